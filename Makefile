@@ -1,0 +1,33 @@
+# make        what there is to make
+# Run inside an environment that has the project: pip install -e '.[dev]'
+.DEFAULT_GOAL := help
+.PHONY: help setup export readme check test prepare clean
+
+PYTHON  ?= python3
+WORKERS ?= 1
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup:  ## install the project, editable, with what tests need
+	$(PYTHON) -m pip install -e '.[dev]'
+
+export:  ## notebooks cleaned, modules written to sae_ft/
+	nbdev_clean
+	nbdev_export
+
+readme:  ## README.md from nbs/index.ipynb
+	$(PYTHON) tests/current.py readme
+
+check:  ## modules, cleaned notebooks and README.md are current
+	$(PYTHON) tests/current.py check
+
+test: check  ## all tests: what is current, every notebook, pytest
+	nbdev_test --n_workers $(WORKERS) --do_print --timing
+	$(PYTHON) -m pytest -q tests
+
+prepare: export readme test  ## all of it, before a commit
+
+clean:  ## remove what builds and tests leave (runs/ stays)
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis out.ipynb
+	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | xargs -0 rm -rf
