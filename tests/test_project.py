@@ -139,12 +139,18 @@ def test_cleaning_keeps_the_parameters_tag(tmp_path):
     assert 'left_by_an_editor' not in copy.read_text(encoding='utf-8'), 'nbdev_clean did nothing'
     assert tagged(copy) == before
 
+def test_the_run_needs_no_development_packages():
+    "`pip install .` alone can run the notebook."
+    code = '\n'.join(c.source for c in read(ROOT/PARAMETERS).cells if c.cell_type == 'code')
+    imported = {m.split('.')[0] for m in re.findall(r'^\s*(?:import|from)\s+([\w.]+)', code, re.MULTILINE)}
+    assert not imported & {'nbdev', 'execnb', 'fastcore', 'pytest', 'hypothesis', 'imagehash', 'psutil'} - set(re.findall(r'[\w-]+', settings()['requirements']))
+
 # --- modules
 
 IMPORT = """
 import builtins, dis, importlib, sys, types
 module = importlib.import_module('sae_ft.{name}')
-not_needed = [o for o in ('nbdev', 'execnb', 'pytest') if o in sys.modules]
+not_needed = [o for o in ('nbdev', 'execnb', 'pytest', 'hypothesis', 'imagehash', 'resvg_py') if o in sys.modules]
 assert not not_needed, f'only notebooks and tests need {{not_needed}}'
 def codes(code):
     yield code
