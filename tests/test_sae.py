@@ -1,0 +1,201 @@
+"The Top-k SAE against plain loops in float64, its training, and its files."
+import json, math
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sae_ft.sae import LivePlot, TopKSAE, aux_loss, fvu, load_official, lr_factor, measure, plot_history, project_gradient, train_sae
+
+def random_sae(d=6, seed=0, **kw):
+    "A double-precision SAE whose encoder, decoder and bias have nothing to do with each other."
+    torch.manual_seed(seed)
+    sae = TopKSAE(d, **{**dict(expansion=2, k=3), **kw}).double()
+    for p in sae.parameters(): p.data = torch.randn_like(p)
+    return sae
+
+def loop_encode(sae, z):
+    "s for one z (a list), by hand."
+    W, b = sae.encoder.weight.tolist(), sae.b_pre.tolist()
+    length = math.sqrt(sum(v*v for v in z)) if sae.normalize else 1.
+    pre = [sum(w*(v/length - c) for w, v, c in zip(row, z, b)) for row in W]
+    if sae.relu: pre = [max(v, 0.) for v in pre]
+    top = sorted(range(len(pre)), key=lambda i: -pre[i])[:sae.k]
+    return [v if i in top else 0. for i, v in enumerate(pre)]
+
+def loop_decode(sae, s):
+    return [sum(w*v for w, v in zip(row, s)) + b for row, b in zip(sae.decoder.weight.tolist(), sae.b_pre.tolist())]
+
+@pytest.mark.parametrize('normalize', [True, False])
+@pytest.mark.parametrize('relu', [True, False])
+def test_encode_and_decode_are_the_formula(normalize, relu):
+    sae = random_sae(normalize=normalize, relu=relu, k=10)
+    z = 3*torch.randn(20, 6, dtype=torch.float64)
+    s = torch.tensor([loop_encode(sae, row) for row in z.tolist()], dtype=torch.float64)
+    assert torch.allclose(sae.encode(z), s, atol=1e-6, rtol=0)
+    assert torch.allclose(sae(z), torch.tensor([loop_decode(sae, row) for row in s.tolist()], dtype=torch.float64), atol=1e-6, rtol=0)
+    assert (s < 0).any().item() == (not relu)
+
+def test_no_more_than_k_and_fewer_when_relu_cuts():
+    sae = random_sae(expansion=4, k=24)
+    s = sae.encode(torch.randn(50, 6, dtype=torch.float64))
+    assert (s >= 0).all() and ((s > 0).sum(1) < 24).all()
+
+def test_normalisation_is_part_of_encode():
+    sae, z = random_sae(), torch.randn(9, 6, dtype=torch.float64)
+    assert torch.allclose(sae.encode(z), sae.encode(50*z)) and torch.allclose(sae.normalise(z).norm(dim=1), torch.ones(9, dtype=torch.float64))
+    raw = random_sae(normalize=False)
+    assert not torch.allclose(raw.encode(z), raw.encode(50*z)) and torch.equal(raw.normalise(z), z)
+
+def test_a_zero_embedding_gives_finite_codes_and_gradients():
+    z = torch.zeros(1, 6, dtype=torch.float64, requires_grad=True)
+    random_sae()(z).sum().backward()
+    assert z.grad.isfinite().all()
+
+@pytest.mark.parametrize('normalize', [True, False])
+def test_gradcheck(normalize):
+    sae, z = random_sae(normalize=normalize), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(sae, z)
+
+def test_fvu_is_the_formula_and_the_mean_scores_one():
+    torch.manual_seed(0)
+    x, y = torch.randn(2, 30, 5, dtype=torch.float64) + 4
+    rows, guess = x.tolist(), y.tolist()
+    mean = [sum(r[j] for r in rows)/30 for j in range(5)]
+    err = sum((a - b)**2 for r, g in zip(rows, guess) for a, b in zip(r, g))
+    assert fvu(x, y).item() == pytest.approx(err/sum((a - m)**2 for r in rows for a, m in zip(r, mean)), rel=1e-6)
+    assert fvu(x, y, 'zero').item() == pytest.approx(err/sum(a*a for r in rows for a in r), rel=1e-6)
+    assert fvu(x, x.mean(0).expand(30, 5)).item() == 1 and fvu(x, 0*x, 'zero').item() == 1 and fvu(x, x).item() == 0
+
+def test_measure_is_the_same_for_any_batch_size():
+    sae, z = random_sae(), torch.randn(101, 6, dtype=torch.float64)
+    a, b = measure(sae, z), measure(sae, z, batch_size=7)
+    s = sae.encode(z)
+    assert a == pytest.approx(b) and a['fvu'] == pytest.approx(fvu(sae.normalise(z), sae(z)).item())
+    assert a['l0'] == pytest.approx((s != 0).double().sum(1).mean().item()) and a['dead'] == pytest.approx((s == 0).all(0).double().mean().item())
+
+def test_projected_gradient_is_tangent():
+    sae = TopKSAE(6).double()
+    sae.unit_columns()
+    sae(torch.randn(8, 6, dtype=torch.float64)).pow(2).sum().backward()
+    project_gradient(sae)
+    assert (sae.decoder.weight*sae.decoder.weight.grad).sum(0).abs().max() < 1e-12
+
+def test_auxk_reaches_dead_features_only():
+    sae = TopKSAE(6, expansion=2, k=1)
+    u = sae.normalise(torch.randn(32, 6))
+    dead = torch.arange(12) < 5
+    p = sae.pre(u)
+    aux_loss(sae, p, u - sae.decode(sae.topk(p)), dead).backward()
+    assert (sae.encoder.weight.grad[dead] != 0).any() and (sae.encoder.weight.grad[~dead] == 0).all()
+    assert (sae.decoder.weight.grad[:, ~dead] == 0).all()
+
+def test_lr_factor():
+    assert [lr_factor(i, 9) for i in (0, 6, 7, 8)] == pytest.approx([1, 1, 2/3, 1/3])
+
+def data(N=800, d=12, seed=0): return torch.randn(N, 3, generator=torch.Generator().manual_seed(seed)).abs() @ torch.randn(3, d, generator=torch.Generator().manual_seed(1))
+
+def test_training_lowers_fvu_keeps_unit_columns_and_repeats():
+    seen = []
+    sae, history = train_sae(data(), expansion=2, k=3, epochs=20, progress=False, on_epoch=lambda h: seen.append(len(h)))
+    again, _ = train_sae(data(), expansion=2, k=3, epochs=20, progress=False)
+    assert history[-1]['fvu'] < history[0]['fvu']/2 and [o['epoch'] for o in history] == seen == list(range(1, 21))
+    assert set(history[0]) == {'epoch', 'fvu', 'l0', 'dead'} and not sae.training
+    assert torch.allclose(sae.decoder.weight.norm(dim=0), torch.ones(sae.n), atol=1e-5)
+    assert all(torch.equal(a, b) for a, b in zip(sae.parameters(), again.parameters()))
+    other, _ = train_sae(data(), expansion=2, k=3, epochs=20, seed=1, progress=False)
+    assert not torch.equal(sae.decoder.weight, other.decoder.weight)
+
+def test_training_does_not_care_about_scale():
+    a, b = (train_sae(c*data(), 2, 3, epochs=5, progress=False)[1][-1]['fvu'] for c in (1, 1000))
+    assert a == pytest.approx(b, rel=1e-3)
+
+def test_training_leaves_the_random_state_alone():
+    torch.manual_seed(5); want = torch.rand(3)
+    torch.manual_seed(5); train_sae(data(50), 1, 2, epochs=1, progress=False)
+    assert torch.equal(torch.rand(3), want)
+
+def test_plots():
+    _, history = train_sae(data(50), 1, 2, epochs=2, progress=False, on_epoch=LivePlot())
+    assert len(plot_history(history).axes) == 3
+
+def test_save_and_load(tmp_path):
+    sae = TopKSAE(6, expansion=1.5, k=2, normalize=False, relu=False)
+    sae.b_pre.data.normal_()
+    sae.save(tmp_path/'new'/'sae.safetensors')
+    back = TopKSAE.load(tmp_path/'new'/'sae.safetensors')
+    z = torch.randn(30, 6)
+    assert back.config == sae.config == dict(d=6, expansion=1.5, k=2, normalize=False, relu=False)
+    assert torch.equal(back(z), sae(z)) and [p.name for p in (tmp_path/'new').iterdir()] == ['sae.safetensors']
+
+@pytest.mark.parametrize('d, n', [(3, 7), (7, 10), (512, 2048), (49, 147)])
+def test_any_dictionary_size_survives(tmp_path, d, n):
+    TopKSAE(d, n/d, k=2).save(tmp_path/'s')
+    assert TopKSAE.load(tmp_path/'s').n == n
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path, sae = tmp_path/'sae.safetensors', TopKSAE(6)
+    sae.save(path)
+    before = path.read_bytes()
+    monkeypatch.setattr('sae_ft.sae.os.replace', lambda *a: (_ for _ in ()).throw(OSError('disk full')))
+    with pytest.raises(OSError): TopKSAE(6).save(path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ['sae.safetensors']
+
+def broken(tmp_path, change):
+    "An SAE file whose tensors went through `change`."
+    sae = TopKSAE(6, k=2)
+    tensors = {k: v.clone() for k, v in sae.state_dict().items()}
+    change(tensors)
+    save_file(tensors, tmp_path/'s', metadata=dict(format='sae_ft.TopKSAE', config=json.dumps(sae.config)))
+    return tmp_path/'s'
+
+@pytest.mark.parametrize('change, words', [
+    (lambda t: t.pop('b_pre'), "lacks the SAE's tensor 'b_pre'"),
+    (lambda t: t.update(extra=torch.zeros(1)), "holds a tensor 'extra'"),
+    (lambda t: t.update({'encoder.weight': torch.zeros(5, 6)}), r"'encoder.weight' in .* has shape \(5, 6\), and the SAE needs \(24, 6\)")])
+def test_load_names_the_first_misfit(tmp_path, change, words):
+    with pytest.raises(ValueError, match=words) as e: TopKSAE.load(broken(tmp_path, change))
+    assert str(e.value).count('\n') == 0
+
+def test_load_refuses_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no SAE file'): TopKSAE.load(tmp_path/'none')
+    (tmp_path/'words').write_text('not tensors at all')
+    with pytest.raises(ValueError, match='is not a safetensors file'): TopKSAE.load(tmp_path/'words')
+    TopKSAE(6).save(tmp_path/'whole')
+    (tmp_path/'cut').write_bytes((tmp_path/'whole').read_bytes()[:-20])
+    with pytest.raises(ValueError, match='is not a safetensors file, or a damaged one'): TopKSAE.load(tmp_path/'cut')
+    save_file(dict(a=torch.zeros(1)), tmp_path/'plain')
+    with pytest.raises(ValueError, match="without an SAE's configuration"): TopKSAE.load(tmp_path/'plain')
+
+def test_official_checkpoints_both_ways(tmp_path):
+    want = random_sae(normalize=True, relu=False)
+    torch.save(want.state_dict(), tmp_path/'official.pt')
+    z = 5*torch.randn(12, 6, dtype=torch.float64)
+    for normalize in True, False:
+        got = load_official(tmp_path/'official.pt', k=3, normalize=normalize).double()
+        want.normalize = normalize
+        assert torch.allclose(got(z), want(z), atol=1e-5) and not got.relu
+
+def test_official_refuses_other_files(tmp_path):
+    with pytest.raises(FileNotFoundError): load_official(tmp_path/'none', k=3)
+    (tmp_path/'words').write_text('not tensors at all')
+    with pytest.raises(ValueError, match='read safely'): load_official(tmp_path/'words', k=3)
+    torch.save(dict(a=torch.zeros(1)), tmp_path/'other')
+    with pytest.raises(ValueError, match="lacks the SAE's tensor 'decoder.weight'"): load_official(tmp_path/'other', k=3)
+
+@pytest.mark.parametrize('kw, words', [
+    (dict(k=25), 'k must lie between 1 and the size of the dictionary, 24'), (dict(k=0), 'k must lie'), (dict(k=-1), 'k must lie'),
+    (dict(expansion=.5), 'expansion must be at least 1, not 0.5')])
+def test_what_cannot_be(kw, words):
+    with pytest.raises(ValueError, match=words): TopKSAE(6, **kw)
+    with pytest.raises(ValueError, match=words): train_sae(torch.randn(20, 6), progress=False, **kw)
+
+@pytest.mark.parametrize('z, words', [
+    (torch.zeros(4), 'shape'), (torch.zeros(1, 4), 'shape'), (torch.ones(9, 4), 'all 9 embeddings are the same'),
+    (torch.tensor([[1., 2.], [math.nan, 0.], [math.inf, 1.]]), '2 of 3 embeddings hold nan or infinity')])
+def test_embeddings_that_cannot_be_learnt(z, words):
+    with pytest.raises(ValueError, match=words): train_sae(z, k=1, progress=False)
+
+def test_fvu_refuses():
+    with pytest.raises(ValueError, match='equal shapes'): fvu(torch.zeros(3, 2), torch.zeros(2))
+    with pytest.raises(ValueError, match="unknown baseline 'median'"): fvu(torch.zeros(3, 2), torch.zeros(3, 2), 'median')
