@@ -132,7 +132,7 @@ def to_official(
     return dict(reg_lambda=reg_lambda, lambda_mask=lam*lam_feature*n/reg_lambda, mu=lam*mu*d/reg_lambda)
 
 # %% ../nbs/03_losses.ipynb #8b0b20c5
-MU, LAM_FEATURE = 3., 3.  # inner weights for lam = 1
+MU, LAM_FEATURE = 3., 3.  # inner weights for lam = 1, chosen on in-distribution validation pictures
 
 # %% ../nbs/03_losses.ipynb #dc86494c
 @dataclass
