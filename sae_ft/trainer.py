@@ -627,7 +627,7 @@ class Experiment:
         s = self.suite
         sizes = dict(d=self.clip.d, dictionary=self.sae.n, classes=len(s.classnames), train=len(s.train), val=len(s.val),
                      parameters=sum(p.numel() for p in self.classifier.parameters()), **{k: len(o.data) for k, o in s.splits.items()})
-        return dict(settings=asdict(self.cfg), seed=self.cfg.seed, sizes=sizes, versions=versions(), hardware=hardware(self.cfg.device), classnames=list(s.classnames))
+        return dict(settings=asdict(self.cfg), seed=self.cfg.seed, sizes=sizes, skipped=s.skipped, versions=versions(), hardware=hardware(self.cfg.device), classnames=list(s.classnames))
 
     def log(self, **line):
         "Append one line to metrics.jsonl."
