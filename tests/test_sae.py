@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sae_ft.sae import LivePlot, TopKSAE, aux_loss, fvu, load_official, lr_factor, measure, plot_history, project_gradient, train_sae
+from sae_ft.sae import SAE, SAES, LivePlot, TopKSAE, aux_loss, fvu, load_official, lr_factor, measure, plot_history, project_gradient, train_sae
 
 def random_sae(d=6, seed=0, **kw):
     "A double-precision SAE whose encoder, decoder and bias have nothing to do with each other."
@@ -125,8 +125,18 @@ def test_save_and_load(tmp_path):
     sae.save(tmp_path/'new'/'sae.safetensors')
     back = TopKSAE.load(tmp_path/'new'/'sae.safetensors')
     z = torch.randn(30, 6)
-    assert back.config == sae.config == dict(d=6, expansion=1.5, k=2, normalize=False, relu=False)
+    assert back.config == sae.config == dict(d=6, expansion=1.5, k=2, normalize=False, bias=False, relu=False)
     assert torch.equal(back(z), sae(z)) and [p.name for p in (tmp_path/'new').iterdir()] == ['sae.safetensors']
+
+@pytest.mark.parametrize('normalize', [True, False])
+@pytest.mark.parametrize('kind', SAES)
+def test_every_kind_survives_save_and_load(tmp_path, kind, normalize):
+    sae, _ = train_sae(data(200), 2, 3, epochs=3, normalize=normalize, progress=False, kind=kind)
+    z = data(40, seed=2)
+    sae.save(tmp_path/'s')
+    back = SAE.load(tmp_path/'s')
+    assert type(back) is type(sae) and back.config == sae.config and back.normalize == normalize and not back.training
+    assert torch.equal(back.encode(z), sae.encode(z)) and torch.equal(back(z), sae(z)) and (sae.encode(z) != 0).any()
 
 @pytest.mark.parametrize('d, n', [(3, 7), (7, 10), (512, 2048), (49, 147)])
 def test_any_dictionary_size_survives(tmp_path, d, n):
