@@ -58,7 +58,7 @@ def test_drift_puts_them_together():
     torch.manual_seed(0)
     sae, z0 = TopKSAE(6, k=2), torch.randn(50, 6)
     still, moved = drift(sae, z0, z0), drift(sae, z0, z0 + torch.randn(50, 6))
-    assert list(still) == ['cka', 'fvu_before', 'fvu', 'fvu_zero', 'preserved', 'jaccard']
+    assert list(still) == 'cka cka_transposed fvu_before fvu fvu_zero preserved jaccard entropy_before entropy'.split()
     assert still['cka'] == pytest.approx(1) and still['fvu'] == still['fvu_before'] and still['preserved'] == still['jaccard'] == 1
     assert moved['cka'] < .9 and moved['preserved'] < 1 and moved['fvu_before'] == still['fvu_before']
     assert still['fvu_zero'] == pytest.approx(fvu(sae.normalise(z0), sae(z0), 'zero').item())
