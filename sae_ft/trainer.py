@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['RULES', 'COLOURS', 'BLUE', 'ORANGE', 'GREEN', 'PINK', 'YELLOW', 'SKY', 'TRAINABLE', 'METRICS', 'Config', 'listed',
-           'lr_at', 'trainable_parameters', 'param_groups', 'transforms', 'Shuffle', 'train_loader', 'accelerator',
-           'frozen_encoder', 'losses', 'backward', 'score', 'embed_splits', 'evaluate', 'means', 'table', 'plot_shift',
-           'finetune', 'validate', 'Record', 'plot_curves', 'wise', 'versions', 'hardware', 'read_config',
-           'read_metrics', 'is_finished', 'Run', 'load_run', 'Experiment', 'load_sae', 'run']
+           'alphas', 'lr_at', 'trainable_parameters', 'param_groups', 'transforms', 'Shuffle', 'train_loader',
+           'accelerator', 'frozen_encoder', 'losses', 'backward', 'score', 'answer', 'embed_splits', 'answer_splits',
+           'judge', 'evaluate', 'means', 'table', 'plot_shift', 'finetune', 'train_epoch', 'validate', 'Record',
+           'plot_curves', 'wise', 'versions', 'hardware', 'read_config', 'read_metrics', 'is_finished', 'Run',
+           'load_run', 'Experiment', 'load_sae', 'run']
 
-# %% ../nbs/04_trainer.ipynb #4114f71d
+# %% ../nbs/04_trainer.ipynb #73a82354
 import json, math, os, platform, re, time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
@@ -32,12 +33,13 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from tqdm.auto import tqdm
 
-from .clip import Classifier, autocast, embed, load_clip, pick_device, suggest, zero_shot
+from .clip import Classifier, autocast, class_embeddings, embed, load_clip, pick_device, suggest, zero_shot
 from .data import Images, Suite, load_suite
-from .losses import Zero, get_method
-from .sae import TopKSAE, train_sae
+from .losses import Zero
+from .methods import Context, CrossEntropy, get_method
+from .sae import SAE, SAES, train_sae
 
-# %% ../nbs/04_trainer.ipynb #61359b71
+# %% ../nbs/04_trainer.ipynb #3799ffc0
 @dataclass
 class Config:
     "Every setting of a fine-tuning run."
@@ -47,19 +49,22 @@ class Config:
     suite: Optional[str] = None         # evaluation splits; None: the data set's own
     class_names: Optional[str] = None   # 'cat,dog,...', list, {label: word} or a JSON file of one; None: the data set's
     templates: Optional[str] = None     # 'a photo of a {}.|a drawing of a {}.' or list; None: the data set's, or CLIP's
-    method: str = 'sae-ft'              # row of losses.METHODS
+    method: str = 'sae-ft'              # row of methods.METHODS
     lam: float = 1.                     # strength of the regulariser; 0: none
     k: int = 8                          # features active at once in the SAE
     expansion: float = 4                # SAE dictionary size / embedding length
+    sae_kind: str = 'topk'              # row of sae.SAES
     sae: Optional[str] = None           # a saved SAE (.safetensors) to use; None: train one
     sae_epochs: int = 60                # epochs over the training embeddings
-    epochs: int = 6                     # epochs of fine-tuning; 0: none
+    epochs: int = 3                     # epochs of fine-tuning, in each stage of the method; 0: none
     lr: float = 1e-3                    # highest learning rate
     weight_decay: float = .1            # AdamW's; not on biases and norms
     warmup: float = .1                  # part of all steps in which lr rises
     clip_grad: float = 1.               # largest gradient norm
-    batch_size: int = 128               # pictures a step
+    batch_size: int = 64                # pictures a step
     wise_alpha: Optional[float] = None  # weight of the tuned model in the average; None: as the method says
+    wise_curve: Optional[str] = None    # '0.25,0.5,0.75' or list: judge these averages too; None: none
+    keep_epochs: bool = False           # keep the weights after every epoch
     seed: int = 0                       # of order, crops and SAE
     device: str = 'auto'                # 'auto' | 'cpu' | 'cuda' | 'cuda:1'
     precision: str = 'auto'             # 'auto' | 'fp32' | 'bf16'
@@ -69,7 +74,7 @@ class Config:
     log_every: int = 5                  # steps between two lines of metrics.jsonl
     out_dir: Optional[str] = None       # run folder; None: runs/NAME-OF-THE-SETTINGS
 
-# %% ../nbs/04_trainer.ipynb #0ef48427
+# %% ../nbs/04_trainer.ipynb #e2c5b7de
 def listed(
     value,      # text, list or another object
     sep: str,   # separator
@@ -77,6 +82,14 @@ def listed(
     "Parts of a text: papermill's -p passes texts, and lists only by -y."
     if isinstance(value, str) and not Path(value).is_file(): return [o.strip() for o in value.split(sep)]
     return value if isinstance(value, (str, list, tuple, dict)) else []
+
+def alphas(
+    value,  # '0.25,0.5', a list, a number or None
+):          # list of floats, or None if it is not made of numbers from 0 to 1
+    "The weights of the tuned model that `wise_curve` names."
+    try: found = [float(o) for o in ([] if value is None else listed(str(value) if isinstance(value, float) else value, ','))]
+    except (TypeError, ValueError): return None
+    return found if all(0 <= o <= 1 for o in found) else None
 
 def _number(low, high=math.inf, above=False):
     "Rule for a finite number within the limits."
@@ -93,15 +106,16 @@ def _maybe(rule): return lambda v: v is None or rule[0](v), rule[1] + ', or None
 
 _TEXT = _text, 'a text'
 _NAMES = (lambda v: _text(v) or isinstance(v, (list, tuple, dict)) and len(v) > 0 and all(map(_text, v))), 'names with commas between them'
+_ALPHAS = (lambda v: (o := alphas(v)) is not None and len(o) > 0), 'numbers from 0 to 1 with commas between them'
 _PROMPTS = (lambda v: all(_text(o) and '{}' in o for o in listed(v, '|')) and len(v) > 0), 'sentences with {} in each and | between them'
 RULES = dict(
     model=_TEXT, pretrained=_maybe(_TEXT), dataset=_TEXT, suite=_maybe(_TEXT), class_names=_maybe(_NAMES), templates=_maybe(_PROMPTS), method=_TEXT,
-    lam=_number(0), k=_whole(1), expansion=_number(1), sae=_maybe(_TEXT), sae_epochs=_whole(1), epochs=_whole(0), lr=_number(0, above=True),
-    weight_decay=_number(0), warmup=_number(0, 1), clip_grad=_number(0, above=True), batch_size=_whole(1), wise_alpha=_maybe(_number(0, 1)),
+    lam=_number(0), k=_whole(1), expansion=_number(1), sae_kind=_one_of(*SAES), sae=_maybe(_TEXT), sae_epochs=_whole(1), epochs=_whole(0), lr=_number(0, above=True),
+    weight_decay=_number(0), warmup=_number(0, 1), clip_grad=_number(0, above=True), batch_size=_whole(1), wise_alpha=_maybe(_number(0, 1)), wise_curve=_maybe(_ALPHAS), keep_epochs=(lambda v: isinstance(v, bool), 'True or False'),
     seed=_whole(0), device=_TEXT, precision=_one_of('auto', 'fp32', 'bf16'), limit=_maybe(_whole(1)), on_bad_image=_one_of('refuse', 'skip'),
     workers=_whole(0), log_every=_whole(1), out_dir=_maybe(_TEXT))
 
-# %% ../nbs/04_trainer.ipynb #42b5a204
+# %% ../nbs/04_trainer.ipynb #3bad93fa
 @patch
 def check(self: Config):
     "Raise a one-sentence ValueError for the first wrong setting, else return the settings; writes no file and loads no model."
@@ -121,7 +135,7 @@ def check_sizes(self: Config,
     if self.k > (n := round(self.expansion*d)):
         raise ValueError(f'k is {self.k}, larger than the dictionary of {n} features ({self.expansion} x {d}): lower k or raise expansion.')
 
-# %% ../nbs/04_trainer.ipynb #0dfdc48d
+# %% ../nbs/04_trainer.ipynb #06fccd34
 _WHERE = 'out_dir', 'device', 'workers', 'log_every'  # settings that do not change the result
 
 @patch
@@ -136,7 +150,7 @@ def folder(self: Config) -> Path:
     "`out_dir`, or a folder under runs/ named by the settings."
     return Path(self.out_dir) if self.out_dir else Path('runs')/self.name()
 
-# %% ../nbs/04_trainer.ipynb #ca2c73df
+# %% ../nbs/04_trainer.ipynb #a320ee9e
 @patch
 def check_folder(self: Config):
     "Raise ValueError rather than overwrite a finished run with other settings, or anything that is not a run."
@@ -152,7 +166,7 @@ def _differences(old, new):
     a, b = asdict(old), asdict(new)
     return ', '.join(f'{k} {a[k]!r} there and {b[k]!r} here' for k in a if a[k] != b[k] and k not in _WHERE)
 
-# %% ../nbs/04_trainer.ipynb #7bef6fd4
+# %% ../nbs/04_trainer.ipynb #82b6c755
 @patch(cls_method=True)
 def from_namespace(cls: Config,
     ns: dict,     # the notebook's globals()
@@ -166,7 +180,7 @@ def from_namespace(cls: Config,
         raise ValueError(f"unknown parameter '{name}': {suggest(name, known, 30)}")
     return cls(**{name: ns[name] for name in known if name in ns}).check()
 
-# %% ../nbs/04_trainer.ipynb #7060375b
+# %% ../nbs/04_trainer.ipynb #b97b1fbb
 def lr_at(
     step: int,           # 0, 1, ...
     total: int,          # number of steps
@@ -178,15 +192,15 @@ def lr_at(
     if step < w: return lr*(step + 1)/w
     return lr/2*(1 + math.cos(math.pi*(step - w)/max(1, total - w)))
 
-# %% ../nbs/04_trainer.ipynb #2136119a
+# %% ../nbs/04_trainer.ipynb #a379caf3
 COLOURS = BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'  # Okabe and Ito: told apart by all eyes
 
-# %% ../nbs/04_trainer.ipynb #6f5a1a51
-TRAINABLE = dict(all=lambda c: c, head=lambda c: c.head, none=lambda c: nn.Module())
+# %% ../nbs/04_trainer.ipynb #e83fa354
+TRAINABLE = dict(all=lambda c: c, head=lambda c: c.head, visual=lambda c: c.visual)
 
 def trainable_parameters(
     classifier: Classifier,  # all of its other parameters get requires_grad = False
-    what: str = 'all',       # 'all' | 'head' | 'none'
+    what: str = 'all',       # 'all' | 'head' | 'visual'
 ) -> list:                   # parameters to tune
     "Let only the chosen part of the classifier be tuned."
     classifier.requires_grad_(False)
@@ -201,7 +215,7 @@ def param_groups(
     return [dict(params=[p for p in params if p.ndim > 1], weight_decay=weight_decay),
             dict(params=[p for p in params if p.ndim < 2], weight_decay=0.)]
 
-# %% ../nbs/04_trainer.ipynb #23898f7e
+# %% ../nbs/04_trainer.ipynb #e247f894
 def transforms(
     classifier: Classifier,  # its image tower comes from open_clip
 ) -> tuple:                  # PIL picture -> (3, H, W), for training (random crop) and for evaluation
@@ -209,7 +223,7 @@ def transforms(
     cfg = PreprocessCfg(**classifier.visual.preprocess_cfg)
     return tuple(image_transform_v2(cfg, is_train=o) for o in (True, False))
 
-# %% ../nbs/04_trainer.ipynb #e62c0bc2
+# %% ../nbs/04_trainer.ipynb #b13af164
 class Shuffle(Sampler):
     "All indices in an order that seed and epoch fix."
     def __init__(self,
@@ -230,15 +244,15 @@ def train_loader(
     sampler = Shuffle(len(dataset), cfg.seed)
     return DataLoader(dataset, cfg.batch_size, sampler=sampler, num_workers=cfg.workers), sampler
 
-# %% ../nbs/04_trainer.ipynb #ee958954
+# %% ../nbs/04_trainer.ipynb #96648674
 class _Both(nn.Module):
-    "(z, logits) of a batch in one forward."
-    def __init__(self, classifier):
+    "(z, loss) of a batch in one forward."
+    def __init__(self, classifier, objective):
         super().__init__()
-        self.classifier = classifier
-    def forward(self, x):                         # (B, 3, H, W)
-        z = self.classifier.encode(x)
-        return z, self.classifier.classify(z)     # (B, d), (B, C)
+        self.classifier, self.objective = classifier, objective
+    def forward(self, x, y):                      # (B, 3, H, W), (B,)
+        z = self.classifier.encode(x)             # (B, d)
+        return z, self.objective(z, self.classifier.classify(z), y)
 
 def accelerator(
     device: str = 'auto',  # 'auto' | 'cpu' | 'cuda' | 'cuda:1'
@@ -253,26 +267,27 @@ def accelerator(
     return acc
 
 def frozen_encoder(
-    classifier: Classifier,  # before tuning
-    reg,                     # regulariser; one that ignores z0 needs no copy
-) -> Callable:               # (B, 3, H, W) -> z0 (B, d), or None
-    "The frozen f_0, a copy that never learns."
+    classifier: Classifier,         # before tuning
+    reg,                            # regulariser; one that ignores z0 needs no frozen model
+    frozen: Optional[Classifier] = None,  # a frozen copy, if there is one
+) -> Callable:                      # (B, 3, H, W) -> z0 (B, d), or None
+    "The frozen f_0, which never learns."
     if not getattr(reg, 'needs_z0', True): return lambda x: None
-    frozen = deepcopy(classifier).eval().requires_grad_(False)
+    frozen = frozen or deepcopy(classifier).eval().requires_grad_(False)
     return torch.no_grad()(frozen.encode)
 
-# %% ../nbs/04_trainer.ipynb #f0dca0aa
+# %% ../nbs/04_trainer.ipynb #4e02dac9
 def losses(
-    model: nn.Module,   # x -> (z, logits)
+    model: nn.Module,   # (x, y) -> (z, objective)
     frozen: Callable,   # x -> z0
     reg: Callable,      # (z, z0) -> scalar, with .parts
     lam: float,         # its strength
     x, y,               # (B, 3, H, W) pictures and (B,) labels
     device, precision,  # see `clip.autocast`
 ) -> dict:              # loss, ce and the parts of the regulariser, scalars
-    "CE + lam * reg(z, z0), and what it is made of."
-    with autocast(device, precision): (z, logits), z0 = model(x), frozen(x)
-    ce, parts = F.cross_entropy(logits, y), reg.parts(z, z0)
+    "Objective + lam * reg(z, z0), and what it is made of."
+    with autocast(device, precision): (z, ce), z0 = model(x, y), frozen(x)
+    parts = reg.parts(z, z0)
     return dict(loss=ce + lam*sum(parts.values()), ce=ce.detach(), **{k: v.detach() for k, v in parts.items()})
 
 def backward(
@@ -291,19 +306,28 @@ def backward(
     opt.step()
     return norm.item()
 
-# %% ../nbs/04_trainer.ipynb #130c7378
+# %% ../nbs/04_trainer.ipynb #e7ea5d30
 METRICS = {'accuracy': lambda C: MulticlassAccuracy(C, average='micro'), 'macro-F1': lambda C: MulticlassF1Score(C, average='macro')}
 
 def score(
-    classifier: Classifier,     # its head is used
-    z: torch.Tensor,            # (N, d) embeddings
+    answers: torch.Tensor,      # (N,) class numbers
     y: torch.Tensor,            # (N,) labels
+    C: int,                     # number of classes
     metric: str = 'accuracy',   # row of METRICS
 ) -> float:                     # from 0 to 1
-    "The metric of the classifier's head on embeddings."
+    "The metric of some answers. Raises ValueError for an unknown one."
     if metric not in METRICS: raise ValueError(f"unknown metric '{metric}': {suggest(metric, list(METRICS))}")
-    with torch.no_grad(): logits = classifier.classify(z.to(classifier.head.weight.device)).cpu()  # (N, C)
-    return METRICS[metric](logits.shape[1])(logits, y).item()
+    return METRICS[metric](C)(answers, y).item()
+
+@torch.no_grad()
+def answer(
+    classifier: Classifier,            # its head is used,
+    z: torch.Tensor,                   # (N, d) embeddings
+    W: Optional[torch.Tensor] = None,  # or this one: (C, d) class embeddings
+) -> torch.Tensor:                     # (N,) class numbers, on the CPU
+    "The class with the largest logit."
+    z = z.to(classifier.head.weight.device)
+    return (classifier.classify(z) if W is None else F.normalize(z, dim=-1) @ W.T).argmax(-1).cpu()
 
 def embed_splits(
     classifier: Classifier,   # encodes
@@ -318,19 +342,37 @@ def embed_splits(
     sizes = [len(o) for o in parts]
     return dict(zip(splits, zip(z.split(sizes), y.split(sizes))))
 
+def answer_splits(
+    classifier: Classifier,        # its head is used
+    suite: Suite,                  # which splits have classes of their own
+    embedded: dict,                # of `embed_splits`
+    heads: Optional[dict] = None,  # split -> (C, d) class embeddings, for those
+) -> dict:                         # split -> (N,) class numbers; splits of other classes without a head are left out
+    "Answers for every split."
+    heads = heads or {}
+    return {k: answer(classifier, z, heads.get(k)) for k, (z, _) in embedded.items() if k in heads or not suite.splits[k].classnames}
+
+def judge(
+    suite: Suite,    # splits, each with its kind and metric
+    embedded: dict,  # of `embed_splits`
+    answers: dict,   # of `answer_splits`
+) -> dict:           # split -> dict(kind, metric, value, n)
+    "Results of every split that was answered, each by its own metric."
+    of = {k: suite.splits[k] for k in answers}
+    return {k: dict(kind=o.kind, metric=o.metric, value=score(answers[k], embedded[k][1], len(o.classnames or suite.classnames), o.metric), n=len(answers[k]))
+            for k, o in of.items()}
+
 def evaluate(
     classifier: Classifier,           # to be judged
     suite: Suite,                     # splits, each with its kind and metric
     cfg: Config = Config(),           # batch_size, device, precision, workers
-    embedded: Optional[dict] = None,  # of `embed_splits`, where it is there already
     progress: bool = True,            # show a bar
 ) -> dict:                            # split -> dict(kind, metric, value, n)
-    "Judge a classifier on every split of a suite, each by its own metric."
-    embedded = embedded or embed_splits(classifier, {k: o.data for k, o in suite.splits.items()}, cfg, progress)
-    return {k: dict(kind=o.kind, metric=o.metric, value=score(classifier, *embedded[k], o.metric), n=len(embedded[k][1]))
-            for k, o in suite.splits.items()}
+    "Judge a classifier on every split of a suite that has the suite's classes, each by its own metric."
+    embedded = embed_splits(classifier, {k: o.data for k, o in suite.splits.items() if not o.classnames}, cfg, progress)
+    return judge(suite, embedded, answer_splits(classifier, suite, embedded))
 
-# %% ../nbs/04_trainer.ipynb #1c66dc9e
+# %% ../nbs/04_trainer.ipynb #bd08c321
 def means(
     results: dict,  # of `evaluate`
 ) -> dict:          # kind -> plain mean over its splits
@@ -384,45 +426,63 @@ def _labels(ax, x, ends):
                     c=c, weight=weight, fontsize=9)
     ax.set_ylim(None, max(ax.get_ylim()[1], at + gap))
 
-# %% ../nbs/04_trainer.ipynb #bf3e7c8d
+# %% ../nbs/04_trainer.ipynb #0b29d4b1
 def finetune(
     classifier: Classifier,          # tuned in place
     suite: Suite,                    # train and val are used
     reg: Optional[Callable] = None,  # regulariser (z, z0) -> scalar, with .parts; None: plain fine-tuning
     cfg: Config = Config(),          # settings
-    trainable: str = 'all',          # 'all' | 'head' | 'none'
+    stages: tuple = ('all',),        # what is trained, `cfg.epochs` each: rows of TRAINABLE
     log: Optional[Callable] = None,  # called with every line of the record
     progress: bool = True,           # show a bar
+    objective: Optional[nn.Module] = None,  # (z, logits, y) -> scalar; None: cross-entropy
+    frozen: Optional[Classifier] = None,    # the model before tuning; None: a copy, where `reg` needs it
+    on_epoch: Optional[Callable] = None,    # called with the number of each epoch that ended
 ) -> tuple:                          # the classifier, and its history: a dict for each logged step and each epoch
-    "Minimise CE + lam * reg(z, z0). Raises ValueError if the loss is not finite."
+    "Minimise objective + lam * reg(z, z0), stage by stage. Raises ValueError if the loss is not finite."
     torch.manual_seed(cfg.seed)
-    reg, acc, params = reg or Zero(), accelerator(cfg.device), trainable_parameters(classifier, trainable)
-    if not params: return classifier.eval(), []
+    reg, objective, acc = reg or Zero(), objective or CrossEntropy(), accelerator(cfg.device)
     classifier.to(acc.device).visual.to(memory_format=torch.channels_last)
-    frozen, (loader, sampler) = frozen_encoder(classifier, reg), train_loader(Images(suite.train, transforms(classifier)[0]), cfg)
-    opt = torch.optim.AdamW(param_groups(params, cfg.weight_decay), lr=cfg.lr)
-    model, opt, loader = acc.prepare(_Both(classifier), opt, loader)
-    record = Record(log, cfg.epochs*len(loader), cfg.log_every, progress)
-    for epoch in range(cfg.epochs):
-        sampler.set_epoch(epoch)
-        model.train()
-        for x, y in loader:
-            lr = lr_at(record.step, record.total, cfg.lr, cfg.warmup)
-            parts = losses(model, frozen, reg, cfg.lam, x, y, acc.device, cfg.precision)
-            norm = backward(acc, parts['loss'], opt, lr, cfg.clip_grad)
-            record.add_step(lr, norm, parts)
-        record.add_epoch(epoch + 1, validate(classifier, suite.val, cfg))
+    frozen, (loader, sampler) = frozen_encoder(classifier, reg, frozen), train_loader(Images(suite.train, transforms(classifier)[0]), cfg)
+    loader, record = acc.prepare(loader), Record(log, len(stages)*cfg.epochs*len(loader), cfg.log_every, progress)
+    for i, stage in enumerate(stages):
+        params = trainable_parameters(classifier, stage) + list(objective.parameters())
+        model, opt = acc.prepare(_Both(classifier, objective), torch.optim.AdamW(param_groups(params, cfg.weight_decay), lr=cfg.lr))
+        for epoch in range(cfg.epochs):
+            sampler.set_epoch(i*cfg.epochs + epoch)
+            train_epoch(acc, model, opt, loader, frozen, reg, cfg, record, epoch*len(loader))
+            objective.refresh(classifier)
+            record.add_epoch(i*cfg.epochs + epoch + 1, validate(classifier, suite.val, cfg))
+            if on_epoch: on_epoch(i*cfg.epochs + epoch + 1)
     record.bar.close()
     return classifier.eval(), record.lines
 
-# %% ../nbs/04_trainer.ipynb #131e4240
+def train_epoch(
+    acc: Accelerator,
+    model, opt, loader,  # prepared by `acc`
+    frozen, reg,         # x -> z0, and (z, z0) -> scalar
+    cfg: Config,
+    record,              # `Record`
+    done: int,           # steps of this stage before
+):
+    "Every picture once."
+    model.train()
+    for x, y in loader:
+        lr = lr_at(done, cfg.epochs*len(loader), cfg.lr, cfg.warmup)
+        parts = losses(model, frozen, reg, cfg.lam, x, y, acc.device, cfg.precision)
+        norm = backward(acc, parts['loss'], opt, lr, cfg.clip_grad)
+        record.add_step(lr, norm, parts)
+        done += 1
+
+# %% ../nbs/04_trainer.ipynb #58c3f461
 def validate(
     classifier: Classifier,  # to be judged
     data,                    # HF data set of image and label
     cfg: Config,             # as in `embed_splits`
 ) -> float:                  # share of right answers
     "Accuracy on one data set."
-    return score(classifier, *embed_splits(classifier, dict(val=data), cfg, False)['val'])
+    z, y = embed_splits(classifier, dict(val=data), cfg, False)['val']
+    return score(answer(classifier, z), y, classifier.head.out_features)
 
 class Record:
     "What happened, as a list of dicts and as a bar."
@@ -450,7 +510,7 @@ class Record:
     def add_epoch(self, epoch, accuracy):
         self.add(event='epoch', epoch=epoch, step=self.step - 1, val_accuracy=accuracy, seconds=round(time.time() - self.t0, 1))
 
-# %% ../nbs/04_trainer.ipynb #e70dd268
+# %% ../nbs/04_trainer.ipynb #5904e0f2
 def plot_curves(
     history: list,  # lines of `finetune`
     axs=None,       # three matplotlib axes; made if None
@@ -468,7 +528,7 @@ def plot_curves(
     axs[2].xaxis.get_major_locator().set_params(integer=True)
     return axs
 
-# %% ../nbs/04_trainer.ipynb #e399f1bd
+# %% ../nbs/04_trainer.ipynb #fd04ca9c
 def wise(
     theta0: dict,         # state dict of the zero-shot classifier
     theta1: dict,         # of the tuned one
@@ -481,7 +541,7 @@ def wise(
     mix = lambda a, b: (1 - alpha)*a + alpha*b.to(a.device) if a.is_floating_point() else a.clone()
     return {k: mix(v, theta1[k]) for k, v in theta0.items()}
 
-# %% ../nbs/04_trainer.ipynb #2b3b3662
+# %% ../nbs/04_trainer.ipynb #97e04d49
 def _atomic(path, write):
     "Let `write` make a file next to `path`, then move it there."
     tmp = path.with_name(f'{path.name}.tmp')
@@ -503,7 +563,7 @@ def hardware(
     gpu = torch.cuda.get_device_name(device) if (device := pick_device(device)).type == 'cuda' else None
     return dict(machine=platform.machine(), system=platform.system(), cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu)
 
-# %% ../nbs/04_trainer.ipynb #670ac89d
+# %% ../nbs/04_trainer.ipynb #a76c397b
 def read_config(
     folder,  # of a run
 ) -> Config: # its settings
@@ -529,7 +589,7 @@ def is_finished(
     folder, lines = Path(folder), read_metrics(folder)
     return bool(lines) and lines[-1]['event'] == 'end' and all((folder/o).is_file() for o in ('config.json', 'model.safetensors', 'sae.safetensors'))
 
-# %% ../nbs/04_trainer.ipynb #734019db
+# %% ../nbs/04_trainer.ipynb #90cb24d5
 class Run:
     "A run folder, read: settings, record and results at once, the classifier and the SAE when asked for."
     def __init__(self,
@@ -554,8 +614,14 @@ class Run:
         classifier.load_state_dict(state)
         return classifier.eval()
 
+    @property
+    def epochs(self): return {int(o.stem[6:]): o for o in sorted(self.folder.glob('epoch-*.safetensors'), key=lambda o: int(o.stem[6:]))}  # number -> file
+
+    @property
+    def predictions(self): return pd.read_parquet(self.folder/'predictions.parquet')
+
     @cached_property
-    def sae(self): return TopKSAE.load(self.folder/'sae.safetensors')
+    def sae(self): return SAE.load(self.folder/'sae.safetensors')
 
     def _repr_html_(self): return f'<code>{self.folder}</code>' + table(self.results['before'], self.results['after']).to_html()
 
@@ -565,7 +631,7 @@ def load_run(
     "Read a run back. Raises FileNotFoundError if it is none."
     return Run(folder)
 
-# %% ../nbs/04_trainer.ipynb #3793c77c
+# %% ../nbs/04_trainer.ipynb #8d7b274d
 class Experiment:
     "A run in five steps: load (here), zero_shot, fit_sae, tune, save."
     def __init__(self,
@@ -578,45 +644,74 @@ class Experiment:
         cfg.check_sizes(self.clip.d)
         names, templates = cfg.class_names and listed(cfg.class_names, ','), cfg.templates and list(listed(cfg.templates, '|'))
         self.suite = load_suite(cfg.dataset, cfg.suite, cfg.seed, cfg.limit, cfg.on_bad_image, names, templates, progress)
-        self.classifier = zero_shot(self.clip, self.suite.classnames, self.suite.templates, self.device)
+        self.classifier = zero_shot(self.clip, self.suite.classnames, self.suite.templates, self.device, keep_text=True)
+        self.heads = {k: class_embeddings(self.clip, o.classnames, self.suite.templates, self.device) for k, o in self.suite.splits.items() if o.classnames}
         self.classifier.visual.to(memory_format=torch.channels_last)
-        self.theta0 = {k: v.detach().clone() for k, v in self.classifier.state_dict().items()}
+        self.theta0, self.answers = self.state(), {}
 
+    def state(self): return {k: v.detach().clone() for k, v in self.classifier.state_dict().items()}
     def embed(self): return embed_splits(self.classifier, {k: o.data for k, o in self.suite.splits.items()}, self.cfg, self.progress)
-    def evaluate(self, embedded): return evaluate(self.classifier, self.suite, self.cfg, embedded)
+
+    def judge(self, name, embedded):
+        "Results of every split (-> dict(kind, metric, value, n)); the answers are kept under `name`, a column of predictions.parquet."
+        self.answers[name] = answer_splits(self.classifier, self.suite, embedded, self.heads)
+        return judge(self.suite, embedded, self.answers[name])
 
     def zero_shot(self):
         "Embed and judge every split: .z0 (split -> z, y) and .before (split -> result), which is returned."
         self.z0 = self.embed()
-        self.before = self.evaluate(self.z0)
+        self.before = self.judge('zero_shot', self.z0)
         return self.before
+
+    @cached_property
+    def train_embeddings(self): return embed_splits(self.classifier, dict(train=self.suite.train), self.cfg, self.progress)['train'][0]
 
     def fit_sae(self, on_epoch=None):
         "Train the SAE on the training embeddings, or load the one that `sae` names: .sae, which is returned, and .sae_history."
         c = self.cfg
         if c.sae: self.sae, self.sae_history = load_sae(c.sae, self.clip.d), []
         else:
-            z, _ = embed_splits(self.classifier, dict(train=self.suite.train), c, self.progress)['train']
-            self.sae, self.sae_history = train_sae(
-                z, c.expansion, c.k, epochs=c.sae_epochs, seed=c.seed, device=self.device, progress=self.progress, on_epoch=on_epoch)
+            self.sae, self.sae_history = train_sae(self.train_embeddings, c.expansion, c.k, epochs=c.sae_epochs, seed=c.seed, device=self.device,
+                                                   progress=self.progress, on_epoch=on_epoch, kind=c.sae_kind)
         self.sae.to(self.device).requires_grad_(False)
         return self.sae
 
     def tune(self):
         "Fine-tune by the method, average weights if it says so, and judge again: .history, .z1 and .after, which is returned."
         self.folder, c, m = self.start(), self.cfg, self.method
-        _, self.history = finetune(self.classifier, self.suite, m.regulariser and m.regulariser(self.sae), c, m.trainable, self.log, self.progress)
-        alpha = m.wise if c.wise_alpha is None else c.wise_alpha
-        if alpha is not None: self.classifier.load_state_dict(wise(self.theta0, self.classifier.state_dict(), alpha))
+        ctx = Context(self.clip, self.classifier, self.suite.classnames, self.suite.templates, self.sae, lambda: self.train_embeddings, c.seed)
+        reg, objective = m.regulariser and m.regulariser(ctx), m.objective and m.objective(ctx)
+        self.clip.model, frozen = None, ctx.frozen if reg else None
+        _, self.history = finetune(self.classifier, self.suite, reg, c, m.stages, self.log, self.progress, objective, frozen, self.keep if c.keep_epochs else None)
+        self.theta1, alpha = self.state(), m.wise if c.wise_alpha is None else c.wise_alpha
+        if alpha is not None: self.classifier.load_state_dict(wise(self.theta0, self.theta1, alpha))
         self.z1 = self.embed()
-        self.after = self.evaluate(self.z1)
+        self.after = self.judge('tuned', self.z1)
         return self.after
+
+    def wise_curve(self):
+        "For each alpha of `wise_curve`: (alpha, embeddings of every split), with .classifier at that average while it is looked at, and as it was afterwards."
+        was = self.state()
+        for alpha in alphas(self.cfg.wise_curve):
+            self.classifier.load_state_dict(wise(self.theta0, self.theta1, alpha))
+            yield alpha, self.embed()
+        self.classifier.load_state_dict(was)
+
+    def average(self):
+        "Representation averaging (paper section 4): (z0 + z1)/2 of every split."
+        return {k: ((z + self.z1[k][0])/2, y) for k, (z, y) in self.z0.items()}
+
+    def keep(self, epoch): self.write(f'epoch-{epoch}.safetensors')
+
+    def write(self, file):
+        "The classifier's weights, all or nothing."
+        _atomic(self.folder/file, lambda p: save_file({k: v.cpu().contiguous() for k, v in self.state().items()}, p))
 
     def start(self):
         "Make the run folder, with config.json and what is known so far."
         folder = self.cfg.folder()
         folder.mkdir(parents=True, exist_ok=True)
-        for o in 'metrics.jsonl', 'model.safetensors', 'sae.safetensors': (folder/o).unlink(missing_ok=True)
+        for o in [folder/'metrics.jsonl', folder/'predictions.parquet', *folder.glob('*.safetensors')]: o.unlink(missing_ok=True)
         _atomic(folder/'config.json', lambda p: p.write_text(json.dumps(self.about(), indent=1), encoding='utf-8'))
         self.folder = folder
         for o in self.sae_history: self.log(event='sae', **o)
@@ -633,21 +728,26 @@ class Experiment:
         "Append one line to metrics.jsonl."
         with open(self.folder/'metrics.jsonl', 'a', encoding='utf-8') as f: f.write(json.dumps(line) + '\n')
 
+    def predictions(self):
+        "Label and answers, a row a picture and split."
+        rows = [pd.DataFrame(dict(split=k, label=y, **{name: o[k] for name, o in self.answers.items()})) for k, (_, y) in self.z0.items()]
+        return pd.concat(rows).astype({o: 'int16' if len(self.suite.classnames) < 2**15 else 'int32' for o in ('label', *self.answers)})
+
     def save(self):
-        "Write model and SAE, then the line that ends the record; returns the folder read back."
-        state = {k: v.detach().cpu().contiguous() for k, v in self.classifier.state_dict().items()}
-        _atomic(self.folder/'model.safetensors', lambda p: save_file(state, p))
+        "Write model, SAE and answers, then the line that ends the record; returns the folder read back."
+        self.write('model.safetensors')
         self.sae.save(self.folder/'sae.safetensors')
+        _atomic(self.folder/'predictions.parquet', lambda p: self.predictions().to_parquet(p, index=False, compression='zstd'))
         self.log(event='end', before=self.before, after=self.after, seconds=round(time.time() - self.t0, 1))
         return load_run(self.folder)
 
-# %% ../nbs/04_trainer.ipynb #e1a5436d
+# %% ../nbs/04_trainer.ipynb #6e1833d3
 def load_sae(
     path,     # .safetensors
     d: int,   # length of an embedding
-) -> TopKSAE: # frozen
+) -> SAE:     # frozen
     "A saved SAE, if it fits."
-    sae = TopKSAE.load(path)
+    sae = SAE.load(path)
     if sae.d != d: raise ValueError(f"the SAE in '{path}' is for embeddings of length {sae.d}, and this model's have {d}.")
     return sae
 

@@ -7,11 +7,12 @@ from dataclasses import fields, replace
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from safetensors.torch import load_file
 
 from sae_ft.clip import load_clip, zero_shot
 from sae_ft.data import load_suite
-from sae_ft.losses import METHODS
-from sae_ft.trainer import RULES, Config, finetune, is_finished, load_run, lr_at, run, wise
+from sae_ft.methods import METHODS
+from sae_ft.trainer import RULES, Config, Experiment, alphas, finetune, is_finished, load_run, lr_at, run, wise
 
 TINY = dict(limit=64, epochs=1, batch_size=32, sae_epochs=3, lr=1e-4, precision='fp32', device='cpu', log_every=1)
 
@@ -28,7 +29,7 @@ WRONG = [
     (dict(method='sea-ft'), 'sae-ft'), (dict(lr=0), 'lr is 0'), (dict(lr=math.inf), 'lr is inf'), (dict(epochs=-1), 'epochs is -1'),
     (dict(epochs=1.5), 'epochs is 1.5'), (dict(batch_size=0), 'batch_size is 0'), (dict(k=0), 'k is 0'), (dict(expansion=.5), 'expansion is 0.5'),
     (dict(seed='one'), "seed is 'one'"), (dict(seed=None), 'seed is None'), (dict(precision='fp16'), 'auto, fp32, bf16'), (dict(device='tpu'), "'tpu'"),
-    (dict(warmup=2), 'warmup is 2'), (dict(wise_alpha=1.1), 'wise_alpha is 1.1'), (dict(limit=0), 'limit is 0'), (dict(on_bad_image='ignore'), 'refuse, skip'),
+    (dict(warmup=2), 'warmup is 2'), (dict(wise_alpha=1.1), 'wise_alpha is 1.1'), (dict(wise_curve='0.5,2'), "wise_curve is '0.5,2'"), (dict(wise_curve='half'), 'numbers from 0 to 1'), (dict(keep_epochs='yes'), 'True or False'), (dict(sae_kind='deep'), 'topk'), (dict(limit=0), 'limit is 0'), (dict(on_bad_image='ignore'), 'refuse, skip'),
     (dict(templates='a {}.|a photo'), 'sentences with {}'), (dict(class_names=[]), 'class_names is []'), (dict(model=3), 'model is 3'), (dict(dataset=''), "dataset is ''"), (dict(sae='nowhere.safetensors'), 'no such file'), (dict(weight_decay=-.1), 'weight_decay is -0.1'),
 ]
 
@@ -73,8 +74,8 @@ def done(tmp_path_factory):
     "A tiny SAE-FT run."
     return run(Config(**TINY, out_dir=str(tmp_path_factory.mktemp('runs')/'first')), progress=False)
 
-def test_a_run_leaves_four_files_and_reads_back(done):
-    assert sorted(o.name for o in done.folder.iterdir()) == ['config.json', 'metrics.jsonl', 'model.safetensors', 'sae.safetensors']
+def test_a_run_leaves_five_files_and_reads_back(done):
+    assert sorted(o.name for o in done.folder.iterdir()) == ['config.json', 'metrics.jsonl', 'model.safetensors', 'predictions.parquet', 'sae.safetensors']
     assert is_finished(done.folder) and done.config == Config(**TINY, out_dir=str(done.folder))
     assert done.about['versions']['torch'] and done.about['sizes']['train'] == 64 and done.about['hardware']['cores'] and done.about['seed'] == 0
     assert {o['event'] for o in done.metrics} == {'sae', 'step', 'epoch', 'end'}
@@ -96,7 +97,8 @@ def test_a_saved_sae_can_be_used_again(done, tmp_path):
 def test_every_method_runs(method, done, tmp_path):
     got = run(replace(done.config, method=method, sae=str(done.folder/'sae.safetensors'), limit=32, out_dir=str(tmp_path/'run')), progress=False)
     assert is_finished(got.folder)
-    if METHODS[method].trainable == 'none': assert got.results['before'] == got.results['after'] and not got.of('step')
+    if not METHODS[method].stages: assert got.results['before'] == got.results['after']
+    assert len(got.of('epoch')) == len(METHODS[method].stages) and bool(got.of('step')) == bool(METHODS[method].stages)
 
 def test_a_finished_run_is_not_overwritten_by_another(done):
     with pytest.raises(ValueError) as error: run(replace(done.config, lam=3.), progress=False)
@@ -134,6 +136,26 @@ def test_a_saved_sae_that_does_not_fit_is_said_so(tmp_path):
     TopKSAE(7, 2, 1).save(tmp_path/'other.safetensors')
     with pytest.raises(ValueError) as error: run(Config(**TINY, sae=str(tmp_path/'other.safetensors'), out_dir=str(tmp_path/'run')), progress=False)
     assert 'length 7' in one_line(error) and not (tmp_path/'run').exists()
+
+def test_answers_are_kept_and_remake_the_results(done):
+    df = done.predictions
+    assert set(df) == {'split', 'label', 'zero_shot', 'tuned'}
+    for name, results in dict(zero_shot=done.results['before'], tuned=done.results['after']).items():
+        right = (df[name] == df.label).groupby(df.split).mean()
+        assert all(right[k] == pytest.approx(o['value'], abs=1e-6) for k, o in results.items() if o['metric'] == 'accuracy')
+
+def test_epochs_and_averages_are_kept(done, tmp_path):
+    exp = Experiment(replace(done.config, epochs=2, keep_epochs=True, wise_curve='0,0.5,1', sae=str(done.folder/'sae.safetensors'), out_dir=str(tmp_path/'run')), progress=False)
+    exp.zero_shot(), exp.fit_sae(), exp.tune()
+    path = {a: exp.judge(f'wise_{a:g}', z) for a, z in exp.wise_curve()}
+    mean = exp.judge('average', exp.average())
+    got = exp.save()
+    assert path[0] == exp.before and path[1] == exp.after and set(got.epochs) == {1, 2}
+    assert all(torch.equal(v, got.classifier.state_dict()[k]) for k, v in load_file(got.epochs[2]).items())
+    assert {'average', 'wise_0.5'} < set(got.predictions) and set(mean) == set(exp.after)
+
+@pytest.mark.parametrize('value, want', [(None, []), ('0.25, 1', [.25, 1]), (.5, [.5]), ([0, 1], [0, 1]), ('x', None), ('2', None), ('', None)], ids=str)
+def test_alphas(value, want): assert alphas(value) == want
 
 # --- the loop
 

@@ -1,0 +1,68 @@
+"The table of methods: every row is made of parts that work together."
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sae_ft.clip import class_embeddings, load_clip, zero_shot
+from sae_ft.methods import METHODS, Context, Contrastive, contexts, get_method, random_texts
+from sae_ft.sae import TopKSAE
+
+WORDS, SENTENCES = ['cat', 'dog', 'tree', 'house'], ['{}', '{} icon', 'line icon of {}']
+
+@pytest.fixture()
+def ctx():
+    clip = load_clip()
+    model = zero_shot(clip, WORDS, SENTENCES, keep_text=True)
+    torch.manual_seed(0)
+    return Context(clip, model, WORDS, SENTENCES, TopKSAE(clip.d, 2, 4), lambda: torch.randn(40, clip.d))
+
+def test_the_papers_methods_are_there():
+    assert {'zero-shot', 'lp', 'ft', 'lp-ft', 'l2-sp', 'l2', 'l1', 'ldifs', 'pca', 'sae-ft-sparse', 'sae-ft', 'sae-ft-add-remove', 'sae-ft-kl',
+            'sae-ft-wasserstein', 'flyp', 'car-ft', 'lipsum-ft', 'wise-ft'} <= set(METHODS)
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError) as error: get_method('saeft')
+    assert all(k in str(error.value) for k in METHODS)
+
+@pytest.mark.parametrize('name', [k for k, o in METHODS.items() if o.regulariser])
+def test_a_price_is_zero_at_first_and_reaches_the_image_tower_later(name, ctx):
+    reg, x = METHODS[name].regulariser(ctx), torch.randn(6, 3, 64, 64)
+    z0 = ctx.frozen.encode(x)
+    assert reg(ctx.classifier.encode(x), z0).item() == pytest.approx(0, abs=1e-4)
+    with torch.no_grad():
+        for p in ctx.classifier.visual.parameters(): p.add_(.3*p.std(correction=0)*torch.randn_like(p))
+    price = reg(ctx.classifier.encode(x), ctx.frozen.encode(x))
+    price.backward()
+    assert price.item() > 0 and price.isfinite() and any(p.grad is not None and p.grad.abs().sum() > 0 for p in ctx.classifier.visual.parameters())
+    assert all(p.grad is None for p in [*ctx.frozen.parameters(), *ctx.sae.parameters(), *ctx.clip.model.parameters()])
+
+def test_flyp_is_the_symmetric_contrastive_loss_in_loops(ctx):
+    loss = Contrastive(ctx.clip, WORDS, ['{}']).eval()
+    z, y = torch.randn(5, ctx.clip.d), torch.tensor([0, 1, 2, 3, 1])
+    u, t = F.normalize(z, dim=-1), class_embeddings(ctx.clip, WORDS, ['{}'])[y]
+    sim = (ctx.scale*u @ t.T).tolist()
+    def ce(rows): return sum(math.log(sum(math.exp(v - r[i]) for v in r)) for i, r in enumerate(rows))/len(rows)
+    assert loss(z, None, y).item() == pytest.approx((ce(sim) + ce([list(c) for c in zip(*sim)]))/2, abs=1e-4)
+
+def test_flyp_trains_a_copy_of_the_text_tower(ctx):
+    loss, before = Contrastive(ctx.clip, WORDS, SENTENCES), {k: v.clone() for k, v in ctx.clip.model.state_dict().items()}
+    loss(torch.randn(4, ctx.clip.d), None, torch.arange(4)).backward()
+    opt = torch.optim.SGD(loss.parameters(), .1)
+    opt.step()
+    W = ctx.classifier.head.weight.clone()
+    loss.refresh(ctx.classifier)
+    assert not torch.equal(W, ctx.classifier.head.weight) and all(torch.equal(v, before[k]) for k, v in ctx.clip.model.state_dict().items())
+
+def test_contexts_are_class_means_of_each_template(ctx):
+    W = contexts(ctx)
+    for row, t in zip(W, SENTENCES):
+        mean = class_embeddings(ctx.clip, WORDS, [t]).mean(0)
+        assert torch.allclose(row, mean/mean.norm(), atol=1e-6)
+
+def test_random_texts_repeat_with_the_seed(ctx):
+    a = random_texts(ctx, 12)
+    assert torch.equal(a, random_texts(ctx, 12)) and torch.allclose(a.norm(dim=1), torch.ones(12), atol=1e-5)
+    ctx.seed = 1
+    assert not torch.equal(a, random_texts(ctx, 12))
