@@ -1,7 +1,7 @@
 # make        what there is to make
 # Run inside an environment that has the project: pip install -e '.[dev]'
 .DEFAULT_GOAL := help
-.PHONY: help setup export readme check test prepare clean
+.PHONY: help setup export readme check test prepare paper clean
 
 PYTHON  ?= python3
 WORKERS ?= 1
@@ -27,6 +27,11 @@ test: check  ## all tests: what is current, every notebook, pytest
 	$(PYTHON) -m pytest -q tests
 
 prepare: export readme test  ## all of it, before a commit
+
+paper:  ## remake every table and figure: the grid of runs (hours; goes on where it stopped), then the notebooks
+	$(PYTHON) -c "from sae_ft.sweep import paper; print(paper(workers=$(WORKERS)))"
+	cd nbs && jupyter nbconvert --to notebook --execute --inplace 06_drift.ipynb 07_shifts.ipynb index.ipynb
+	$(MAKE) export readme
 
 clean:  ## remove what builds and tests leave (runs/ stays)
 	rm -rf build dist *.egg-info .pytest_cache .hypothesis out.ipynb

@@ -6,7 +6,7 @@
 __all__ = ['MU', 'LAM_FEATURE', 'METHODS', 'Context', 'CrossEntropy', 'Contrastive', 'l2_sp', 'ldifs', 'pca', 'contexts',
            'random_texts', 'car_ft', 'lipsum', 'with_sae', 'Method', 'get_method']
 
-# %% ../nbs/03_methods.ipynb #fabaaf82
+# %% ../nbs/03_methods.ipynb #3ed56e30
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from .clip import Classifier, Clip, class_embeddings
 from .losses import (KL, L1, L2, L2SP, LDIFS, MSE, PCA, AddRemove, ContextKL, Lipsum, Nuclear, Preservation, QuadraticNuclear,
                            Regulariser, Residual, Sparse, Taps, Wasserstein)
 
-# %% ../nbs/03_methods.ipynb #b2ef5962
+# %% ../nbs/03_methods.ipynb #21d520b6
 @dataclass
 class Context:
     "What a method's parts are made of, before the first step."
@@ -40,7 +40,7 @@ class Context:
     def scale(self): return self.clip.model.logit_scale.exp().item()  # e^tau
     def text(self, sentences): return class_embeddings(self.clip, sentences, ['{}'], self.device)  # (len, d), unit rows
 
-# %% ../nbs/03_methods.ipynb #2bdaa36e
+# %% ../nbs/03_methods.ipynb #5a6af59e
 class CrossEntropy(nn.Module):
     "CE of the head's logits."
     def forward(self, z, logits, y): return F.cross_entropy(logits, y)  # (B, d), (B, C), (B,)
@@ -74,7 +74,7 @@ class Contrastive(nn.Module):
         W = class_embeddings(self.clip, self.classnames, self.templates, classifier.head.weight.device)
         classifier.head.weight.copy_(self.text.logit_scale.exp()*W)
 
-# %% ../nbs/03_methods.ipynb #936473a7
+# %% ../nbs/03_methods.ipynb #9e2d1452
 def l2_sp(ctx): return L2SP(list(ctx.classifier.visual.parameters()), list(ctx.frozen.visual.parameters()))
 def ldifs(ctx):
     frozen = Taps(ctx.frozen.visual)  # first: the copy is made before the hooks
@@ -104,7 +104,7 @@ def random_texts(
 def car_ft(ctx): return ContextKL(contexts(ctx), ctx.scale)
 def lipsum(ctx): return Lipsum(random_texts(ctx), ctx.scale)
 
-# %% ../nbs/03_methods.ipynb #4e7f7a0b
+# %% ../nbs/03_methods.ipynb #50ebe786
 MU = LAM_FEATURE = 3.  # inner weights of SAE-FT for lam = 1
 
 def with_sae(
@@ -113,7 +113,7 @@ def with_sae(
     "MU * residual + LAM_FEATURE * feature term (paper section 5)."
     return lambda ctx: MU*Residual(ctx.sae) + LAM_FEATURE*feature(ctx.sae)
 
-# %% ../nbs/03_methods.ipynb #a4153008
+# %% ../nbs/03_methods.ipynb #2f75a9d8
 @dataclass
 class Method:
     "A row of METHODS."

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SEEDS', 'CANDIDATES', 'LAMS', 'COMPARED', 'SIZES', 'KINDS', 'WILD', 'grid', 'find_notebook', 'execute', 'sweep',
-           'slim', 'pool', 'main_run', 'stages', 'paper']
+           'slim', 'pool', 'main_run', 'extras', 'stages', 'paper']
 
-# %% ../nbs/05_sweep.ipynb #37dbfbd8
+# %% ../nbs/05_sweep.ipynb #b9782738
 import json, multiprocessing, os, shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
@@ -20,7 +20,7 @@ import sae_ft
 from .sae import SAES
 from .trainer import Config, is_finished, load_run
 
-# %% ../nbs/05_sweep.ipynb #d504083e
+# %% ../nbs/05_sweep.ipynb #1a5e3975
 def grid(
     root,        # folder of all the runs
     **settings,  # of `Config`: a value, or a list of values to vary
@@ -31,7 +31,7 @@ def grid(
     label = lambda k, v: str(v) if k == 'method' else f'{k}{v:g}' if isinstance(v, (int, float)) else f'{k}{v}'
     return [dict(o, out_dir=str(Path(root)/'-'.join(label(k, o[k]) for k in many))) for o in runs]
 
-# %% ../nbs/05_sweep.ipynb #a2ac09a6
+# %% ../nbs/05_sweep.ipynb #3469b3b5
 def find_notebook() -> Path:
     "`05_finetune.ipynb` of the repository that this package lies in. Raises FileNotFoundError without one."
     path = Path(sae_ft.__file__).parent.parent/'nbs'/'05_finetune.ipynb'
@@ -77,7 +77,7 @@ def sweep(
             bar.update()
     return pd.DataFrame([dict(folder=o['out_dir'], **rows[o['out_dir']]) for o in runs], columns=['folder', 'state', 'error'])
 
-# %% ../nbs/05_sweep.ipynb #38de58fb
+# %% ../nbs/05_sweep.ipynb #eda45705
 def slim(
     folder,  # of a finished run
     to,      # folder to make
@@ -90,11 +90,10 @@ def slim(
     (to/'metrics.jsonl').write_text(''.join(o for o in lines if json.loads(o)['event'] != 'step'), encoding='utf-8')
     return to
 
-# %% ../nbs/05_sweep.ipynb #08a7b2e1
+# %% ../nbs/05_sweep.ipynb #77d56815
 SEEDS = [0, 1, 2, 3, 4]
-CANDIDATES = {  # method -> strengths to choose from: about 0.7, 2 and 6 over the price that plain fine-tuning ends up with
-    'l2-sp': [.003, .01, .03], 'ldifs': [50, 150, 500], 'l2': [3, 10, 30], 'car-ft': [1, 3, 10], 'lipsum-ft': [.3, 1, 3],
-    'sae-ft-sparse': [.15, .5, 1.5], 'sae-ft': [.3, 1, 3], 'sae-ft-add-remove': [.15, .5, 1.5]}
+CANDIDATES = {  # method -> strengths to choose from: about 2 and 6 (L2, SAE-FT: 0.7 too) over the price that plain fine-tuning ends up with
+    'l2-sp': [.01, .03], 'ldifs': [150, 500], 'l2': [3, 10, 30], 'car-ft': [3, 10], 'lipsum-ft': [1, 3], 'sae-ft-sparse': [.5, 1.5], 'sae-ft': [.3, 1, 3]}
 LAMS = {}       # method -> the one that was chosen
 COMPARED = ['ft', 'lp', 'lp-ft', 'flyp', *CANDIDATES]
 
@@ -117,9 +116,13 @@ def main_run(
     seed: int,
     **other,
 ) -> dict:
-    "Settings of a method's run with the strength that was chosen for it."
-    more = dict(wise_curve='0.25,0.5,0.75', keep_epochs=method in ('ft', 'sae-ft')) if method != 'zero-shot' else {}
-    return pool(root, method, seed, LAMS.get(method, 1.), **more, **other)
+    "Settings of a method's run with the strength that was chosen for it; seeds 1 and 2 get the whole WiSE-FT curve."
+    return pool(root, method, seed, LAMS.get(method, 1.), **extras(method, seed), **other)
+
+def extras(method, seed):
+    "What is recorded besides: it does not change the tuned model."
+    curve = '0.25,0.5,0.75' if seed in (1, 2) else '0.5' if method == 'ft' else None
+    return dict(wise_curve=curve, keep_epochs=method in ('ft', 'sae-ft')) if method != 'zero-shot' else {}
 
 SIZES = [dict(k=k, expansion=e) for k, e in [(4, 4), (16, 4), (32, 4), (8, 2), (8, 8)]]
 KINDS = [dict(sae_kind=o) for o in SAES if o != 'topk']
@@ -133,13 +136,13 @@ def stages(
     lams = {o: CANDIDATES[o] for o in ('l2', 'sae-ft')}
     return dict(
         sae=[main_run(root, 'zero-shot', s) for s in SEEDS] + [pool(root, 'zero-shot', s, **o) for s in SEEDS[:2] for o in other],
-        tune=[main_run(root, 'ft', 0)] + [pool(root, m, 0, l, wise_curve='0.25,0.5,0.75', keep_epochs=m == 'sae-ft') for m, ls in CANDIDATES.items() for l in ls],
+        tune=[main_run(root, 'ft', 0)] + [pool(root, m, 0, l, **extras(m, 0)) for m, ls in CANDIDATES.items() for l in ls],
         main=[main_run(root, m, s) for s in SEEDS for m in COMPARED],
-        lam=[pool(root, m, s, l, wise_curve='0.25,0.5,0.75', keep_epochs=m == 'sae-ft') for s in SEEDS[:3] for m, ls in lams.items() for l in ls],
-        ablation=[main_run(root, 'sae-ft', s) for s in SEEDS[:2]] + [pool(root, 'sae-ft', s, LAMS.get('sae-ft', 1.), wise_curve='0.25,0.5,0.75', **o) for s in SEEDS[:2] for o in other],
+        lam=[pool(root, m, s, l, **extras(m, s)) for s in SEEDS[:3] for m, ls in lams.items() for l in ls],
+        ablation=[main_run(root, 'sae-ft', s) for s in SEEDS[:2]] + [pool(root, 'sae-ft', s, LAMS.get('sae-ft', 1.), **o) for s in SEEDS[:2] for o in other],
         wild=[main_run(root, m, s, dataset='iconwild') for s in SEEDS for m in WILD])
 
-# %% ../nbs/05_sweep.ipynb #1eced5ca
+# %% ../nbs/05_sweep.ipynb #4a61f3fe
 def paper(
     root='runs/paper',                 # folder of all runs
     to='nbs/results',                  # folder of the slim records, one folder a stage

@@ -1,10 +1,12 @@
 "The regularisers against plain loops in float64, and what they are made of."
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from sae_ft.losses import METHODS, L2, Preservation, Residual, Sparse, Zero, from_official, get_method, to_official
+from sae_ft.losses import (KL, L1, L2, L2SP, LDIFS, MSE, PCA, AddRemove, ContextKL, Lipsum, Nuclear, Preservation, QuadraticNuclear, Residual, Sparse, Taps,
+                           Wasserstein, Zero, from_official, sinkhorn, tap_names, to_official)
 from sae_ft.sae import TopKSAE
 
 def setup(normalize=True, B=7, d=5, expansion=3, k=4, seed=0):
@@ -110,14 +112,147 @@ def test_both_forms_agree(flags):
     w = from_official(*flags, d=5, n=15)
     assert (w['mu']*Residual(sae) + w['lam_feature']*Preservation(sae))(z, z0).item() == pytest.approx(official(sae, z, z0, *flags), abs=1e-6)
 
-def test_methods():
-    sae, z, z0 = setup()
-    assert list(METHODS) == ['zero-shot', 'lp', 'ft', 'wise-ft', 'l2', 'sae-ft', 'sae-ft-sparse']
-    assert [m.name for m in METHODS.values()] == list(METHODS) and all(m.trainable in ('all', 'head', 'none') for m in METHODS.values())
-    assert {k: list(m.regulariser(sae).parts(z, z0)) for k, m in METHODS.items() if m.regulariser} == {
-        'l2': ['l2'], 'sae-ft': ['residual', 'preservation'], 'sae-ft-sparse': ['residual', 'sparse']}
-    assert get_method('wise-ft').wise == .5
-
-def test_bad_input():
-    with pytest.raises(ValueError, match="unknown method 'sae': known are zero-shot, lp, ft"): get_method('sae')
+def test_a_negative_weight_is_refused():
     with pytest.raises(ValueError, match='the weight of L2 is -1: it must be 0 or more'): -1*L2()
+
+# --- the other regularisers, each against plain loops in float64
+
+def change(z, z0, normalize):
+    "Rows of du, with loops."
+    return [[a - b for a, b in zip(unit(x, normalize), unit(y, normalize))] for x, y in zip(z.tolist(), z0.tolist())]
+
+def singular_values(rows):
+    "From the eigenvalues of the Gram matrix."
+    gram = [[sum(a*b for a, b in zip(x, y)) for y in rows] for x in rows]
+    return [math.sqrt(max(v, 0.)) for v in np.linalg.eigvalsh(np.array(gram)) if v > 1e-12]
+
+def distribution(s, eps=0.): return [(abs(v) + eps)/sum(abs(w) + eps for w in s) for v in s]
+
+def plain_sinkhorn(a, b, C, eps, iters):
+    "Transport cost with ordinary scaling vectors over the whole dictionary."
+    K = [[math.exp(-c/eps) for c in row] for row in C]
+    u, v = [1.]*len(a), [float(y > 0) for y in b]
+    for _ in range(iters):
+        u = [x/sum(k*w for k, w in zip(row, v)) for x, row in zip(a, K)]
+        v = [y/sum(K[i][j]*u[i] for i in range(len(a))) for j, y in enumerate(b)]
+    return sum(u[i]*K[i][j]*v[j]*C[i][j] for i in range(len(a)) for j in range(len(b)))
+
+@pytest.mark.parametrize('normalize', [True, False])
+def test_prices_on_the_embedding(normalize):
+    _, z, z0 = setup()
+    du = change(z, z0, normalize)
+    assert L1(normalize)(z, z0).item() == pytest.approx(sum(abs(v) for r in du for v in r)/len(du), abs=1e-6)
+    total = sum(singular_values(du))
+    assert Nuclear(normalize)(z, z0).item() == pytest.approx(total/len(du), abs=1e-6)
+    assert QuadraticNuclear(.5*total, normalize)(z, z0).item() == pytest.approx((.5*total)**2, abs=1e-6)
+    assert QuadraticNuclear(total + 1, normalize)(z, z0).item() == 0
+    V = torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64))[0]
+    price = 0.
+    for r in du:
+        a = [sum(V[j, i].item()*r[j] for j in range(5)) for i in range(2)]
+        price += sum(map(abs, a)) + .7*sum((r[j] - sum(V[j, i].item()*a[i] for i in range(2)))**2 for j in range(5))
+    assert PCA(V, .7, normalize)(z, z0).item() == pytest.approx(price/len(du), abs=1e-6)
+
+def test_official_values_of_prices_on_the_embedding():
+    _, z, z0 = setup()
+    dz = change(z, z0, False)
+    assert MSE()(z, z0).item() == pytest.approx(sum(v*v for r in dz for v in r)/(7*5), abs=1e-6)
+    assert Nuclear.official()(z, z0).item() == pytest.approx(sum(singular_values(dz)), abs=1e-6)
+
+def test_pca_finds_the_principal_directions():
+    torch.manual_seed(0)
+    x = torch.randn(500, 6, dtype=torch.float64)*torch.tensor([1., 9, 1, 1, 5, 1], dtype=torch.float64) + 3
+    V = PCA.fit(x, 2, normalize=False).basis
+    assert V.shape == (6, 2) and torch.allclose(V.T @ V, torch.eye(2, dtype=torch.float64), atol=1e-9) and V.abs().argmax(0).tolist() == [1, 4]
+
+@pytest.mark.parametrize('normalize', [True, False])
+def test_prices_on_codes(normalize):
+    sae, z, z0 = setup(normalize)
+    s, s0, n = sae.encode(z).tolist(), sae.encode(z0).tolist(), sae.n
+    on = sum(abs(a) for x, y in zip(s, s0) for a, b in zip(x, y) if b == 0)
+    fade = sum(max(b - a, 0.) for x, y in zip(s, s0) for a, b in zip(x, y) if b != 0)
+    assert AddRemove(sae)(z, z0).item() == pytest.approx((on + fade)/7, abs=1e-6)
+    assert AddRemove.official(sae)(z, z0).item() == pytest.approx((on + .02*fade)/7, abs=1e-6)
+    kl = sum(p*math.log(p/q) for x, y in zip(s, s0) for q, p in zip(distribution(x, 1e-6), distribution(y, 1e-6)))
+    assert KL(sae)(z, z0).item() == pytest.approx(kl/7, abs=1e-6)
+    D = sae.decoder.weight.T.tolist()
+    D = [[v/math.sqrt(sum(w*w for w in r)) for v in r] for r in D]
+    C = [[max(1 - sum(a*b for a, b in zip(D[i], D[j])), 0.) for j in range(n)] for i in range(n)]
+    far = sum(plain_sinkhorn(distribution(y), distribution(x), C, .2, 50) for x, y in zip(s, s0))
+    assert Wasserstein(sae, eps=.2)(z, z0).item() == pytest.approx(far/7, abs=1e-6)
+
+def test_sinkhorn_is_stable_and_exact_for_a_small_epsilon():
+    a, b = torch.tensor([[.5, .5, 1e-12]], dtype=torch.float64), torch.tensor([[.25, .75]], dtype=torch.float64)
+    C = torch.tensor([[[0., 1.], [1., 0.], [1., 1.]]], dtype=torch.float64)
+    assert sinkhorn(a, b, C, .001, 200).isfinite().all()
+    P = sinkhorn(a, b, C, .01, 500)  # the smaller epsilon, the more steps: each moves a potential by about epsilon
+    assert (P*C).sum().item() == pytest.approx(.25, abs=1e-3)  # a quarter has to move
+
+def test_a_picture_without_features_costs_nothing_to_transport():
+    sae, z, z0 = setup()
+    sae.encoder.weight.data.zero_()
+    assert Wasserstein(sae)(z, z0).item() == 0
+
+def test_prices_on_words():
+    _, z, z0 = setup()
+    W = torch.randn(3, 5, dtype=torch.float64)
+    def logits(x): return [[4.*sum(a*b for a, b in zip(unit(r, True), w)) for w in W.tolist()] for r in x.tolist()]
+    v, v0 = logits(z), logits(z0)
+    def softmax(r): return [math.exp(x)/sum(math.exp(y) for y in r) for x in r]
+    kl = sum(p*math.log(p/q) for a, b in zip(v, v0) for q, p in zip(softmax(a), softmax(b)))
+    assert ContextKL(W, 4.)(z, z0).item() == pytest.approx(kl/7, abs=1e-6)
+    assert Lipsum(W, 4.)(z, z0).item() == pytest.approx(sum((x - y)**2/2 for a, b in zip(v, v0) for x, y in zip(a, b))/(7*3), abs=1e-6)
+
+def test_prices_on_weights_and_activations():
+    torch.manual_seed(0)
+    tower, tower0 = (torch.nn.Sequential(torch.nn.Conv2d(2, 3, 1), torch.nn.Flatten(2)).double() for _ in range(2))
+    gap = sum((a - b)**2 for p, q in zip(tower.parameters(), tower0.parameters()) for a, b in zip(p.flatten().tolist(), q.flatten().tolist()))
+    reg = L2SP(list(tower.parameters()), list(tower0.parameters()))
+    assert reg(None, None).item() == pytest.approx(gap, abs=1e-6) and not reg.needs_z0
+    taps, taps0, x = Taps(tower, ['0']), Taps(tower0, ['0']), torch.randn(2, 2, 2, 2, dtype=torch.float64)
+    h, h0 = tower[0](x).tolist(), tower0[0](x).tolist()
+    tower(x), tower0(x)
+    total = 0.
+    for b in range(2):
+        for i in range(2):
+            for j in range(2):
+                u, u0 = unit([h[b][c][i][j] for c in range(3)], True), unit([h0[b][c][i][j] for c in range(3)], True)
+                total += sum((p - q)**2 for p, q in zip(u, u0))
+    maps = total/24
+    assert LDIFS(taps, taps0).parts(None, None)['ldifs'].item() == pytest.approx((maps + tokens(h, h0))/2, abs=1e-6)
+    taps.close()
+    assert not tower._forward_hooks and not tower[0]._forward_hooks
+
+def tokens(h, h0):
+    "The last tap, (2, 3, 4): channels in the last dimension."
+    total = 0.
+    for b in range(2):
+        for c in range(3):
+            u, u0 = (unit([o[b][c][i][j] for i in range(2) for j in range(2)], True) for o in (h, h0))
+            total += sum((p - q)**2 for p, q in zip(u, u0))
+    return total/24
+
+def test_taps_know_resnets_and_transformers():
+    class Tower(torch.nn.Module): pass
+    vit = Tower(); vit.transformer = Tower(); vit.transformer.resblocks = [0]*12
+    assert tap_names(vit) == ['ln_pre', *(f'transformer.resblocks.{i}' for i in (2, 5, 8, 11))]
+    with pytest.raises(ValueError, match='Tower has neither'): tap_names(Tower())
+
+SMOOTH = dict(mse=lambda sae: MSE(), nuclear=lambda sae: Nuclear(), quadratic=lambda sae: QuadraticNuclear(.1), kl=lambda sae: KL(sae, 1e-2), add_remove=AddRemove, l1=lambda sae: L1(),
+              wasserstein=lambda sae: Wasserstein(sae, .2, 20), pca=lambda sae: PCA(torch.eye(5, dtype=torch.float64)[:, :2]),
+              context=lambda sae: ContextKL(torch.eye(5, dtype=torch.float64), 2.), lipsum=lambda sae: Lipsum(torch.eye(5, dtype=torch.float64), 2.))
+
+@pytest.mark.parametrize('name', SMOOTH)
+def test_gradcheck_of_the_others(name):
+    sae, z, z0 = setup(B=3)
+    assert torch.autograd.gradcheck(lambda o: SMOOTH[name](sae)(o, z0), z.requires_grad_())
+
+@pytest.mark.parametrize('name', SMOOTH)
+def test_the_others_cost_nothing_when_nothing_moved_and_compose(name):
+    sae, z, z0 = setup()
+    reg = SMOOTH[name](sae)
+    if name != 'wasserstein': assert reg(z, z).item() == pytest.approx(0, abs=1e-12)
+    assert (2*reg + L2())(z, z0).item() == pytest.approx(2*reg(z, z0).item() + L2()(z, z0).item())
+    z.requires_grad_(), z0.requires_grad_()
+    reg(z, z0).backward()
+    assert z.grad.isfinite().all() and z0.grad is None and all(p.grad is None for p in sae.parameters())
