@@ -6,7 +6,7 @@
 __all__ = ['SEEDS', 'CANDIDATES', 'LAMS', 'COMPARED', 'SIZES', 'KINDS', 'WILD', 'grid', 'find_notebook', 'execute', 'sweep',
            'slim', 'pool', 'main_run', 'extras', 'stages', 'paper']
 
-# %% ../nbs/05_sweep.ipynb #b9782738
+# %% ../nbs/05_sweep.ipynb #080239af
 import json, multiprocessing, os, shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
@@ -20,7 +20,7 @@ import sae_ft
 from .sae import SAES
 from .trainer import Config, is_finished, load_run
 
-# %% ../nbs/05_sweep.ipynb #1a5e3975
+# %% ../nbs/05_sweep.ipynb #6f19f9e4
 def grid(
     root,        # folder of all the runs
     **settings,  # of `Config`: a value, or a list of values to vary
@@ -31,7 +31,7 @@ def grid(
     label = lambda k, v: str(v) if k == 'method' else f'{k}{v:g}' if isinstance(v, (int, float)) else f'{k}{v}'
     return [dict(o, out_dir=str(Path(root)/'-'.join(label(k, o[k]) for k in many))) for o in runs]
 
-# %% ../nbs/05_sweep.ipynb #3469b3b5
+# %% ../nbs/05_sweep.ipynb #81fb850e
 def find_notebook() -> Path:
     "`05_finetune.ipynb` of the repository that this package lies in. Raises FileNotFoundError without one."
     path = Path(sae_ft.__file__).parent.parent/'nbs'/'05_finetune.ipynb'
@@ -77,7 +77,7 @@ def sweep(
             bar.update()
     return pd.DataFrame([dict(folder=o['out_dir'], **rows[o['out_dir']]) for o in runs], columns=['folder', 'state', 'error'])
 
-# %% ../nbs/05_sweep.ipynb #eda45705
+# %% ../nbs/05_sweep.ipynb #b57cd90f
 def slim(
     folder,  # of a finished run
     to,      # folder to make
@@ -90,12 +90,12 @@ def slim(
     (to/'metrics.jsonl').write_text(''.join(o for o in lines if json.loads(o)['event'] != 'step'), encoding='utf-8')
     return to
 
-# %% ../nbs/05_sweep.ipynb #77d56815
+# %% ../nbs/05_sweep.ipynb #6ab8e6f5
 SEEDS = [0, 1, 2, 3, 4]
 CANDIDATES = {  # method -> strengths to choose from: about 2 and 6 (L2, SAE-FT: 0.7 too) over the price that plain fine-tuning ends up with
     'l2-sp': [.01, .03], 'ldifs': [150, 500], 'l2': [3, 10, 30], 'car-ft': [3, 10], 'lipsum-ft': [1, 3], 'sae-ft-sparse': [.5, 1.5], 'sae-ft': [.3, 1, 3]}
-LAMS = {}       # method -> the one that was chosen
-COMPARED = ['ft', 'lp', 'lp-ft', 'flyp', *CANDIDATES]
+LAMS = {'l2-sp': .03, 'ldifs': 500, 'l2': 3, 'car-ft': 10, 'lipsum-ft': 1, 'sae-ft-sparse': .5, 'sae-ft': 1}  # method -> the one that was chosen
+COMPARED = ['ft', 'lp', 'flyp', *CANDIDATES]
 
 def pool(
     root,              # of the grid
@@ -126,7 +126,7 @@ def extras(method, seed):
 
 SIZES = [dict(k=k, expansion=e) for k, e in [(4, 4), (16, 4), (32, 4), (8, 2), (8, 8)]]
 KINDS = [dict(sae_kind=o) for o in SAES if o != 'topk']
-WILD = ['zero-shot', 'ft', 'lp', 'l2', 'sae-ft']
+WILD = dict(dataset='iconwild', epochs=6)
 
 def stages(
     root='runs/paper',  # folder of all runs
@@ -135,14 +135,14 @@ def stages(
     other = [*SIZES, *KINDS]
     lams = {o: CANDIDATES[o] for o in ('l2', 'sae-ft')}
     return dict(
-        sae=[main_run(root, 'zero-shot', s) for s in SEEDS] + [pool(root, 'zero-shot', s, **o) for s in SEEDS[:2] for o in other],
+        sae=[main_run(root, 'zero-shot', s) for s in SEEDS] + [pool(root, 'zero-shot', s, **o) for s in SEEDS[:2] for o in other] + [main_run(root, 'zero-shot', s, **WILD) for s in SEEDS],
         tune=[main_run(root, 'ft', 0)] + [pool(root, m, 0, l, **extras(m, 0)) for m, ls in CANDIDATES.items() for l in ls],
         main=[main_run(root, m, s) for s in SEEDS for m in COMPARED],
         lam=[pool(root, m, s, l, **extras(m, s)) for s in SEEDS[:3] for m, ls in lams.items() for l in ls],
         ablation=[main_run(root, 'sae-ft', s) for s in SEEDS[:2]] + [pool(root, 'sae-ft', s, LAMS.get('sae-ft', 1.), **o) for s in SEEDS[:2] for o in other],
-        wild=[main_run(root, m, s, dataset='iconwild') for s in SEEDS for m in WILD])
+        wild=[main_run(root, m, s, **WILD) for s in SEEDS for m in ('zero-shot', 'ft', 'lp', 'l2', 'sae-ft')])
 
-# %% ../nbs/05_sweep.ipynb #4a61f3fe
+# %% ../nbs/05_sweep.ipynb #7e72c77b
 def paper(
     root='runs/paper',                 # folder of all runs
     to='nbs/results',                  # folder of the slim records, one folder a stage

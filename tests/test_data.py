@@ -1,5 +1,6 @@
 "Data sets of every kind, whole and broken; every error is one sentence. Offline, on tiny pictures."
 import json
+from collections import Counter
 import time
 import warnings
 
@@ -317,11 +318,35 @@ def test_evaluation_splits_of_another_suite(tmp_path):
     fails("has the class 'boat', which the training data has not", own, suite=str(make_suite(tmp_path/'t', ('dog', 'boat'))))
 
 
+def test_a_split_with_classes_of_its_own(tmp_path):
+    make_suite(tmp_path/'s')
+    make_suite(tmp_path/'t', ('moon', 'sun'))
+    (tmp_path/'t'/'sketch.parquet').rename(tmp_path/'s'/'sky.parquet')
+    meta = json.loads((tmp_path/'s'/'suite.json').read_text())
+    meta['splits']['sky'] = dict(kind='transfer', metric='accuracy', classnames=['the moon', 'the sun'])
+    (tmp_path/'s'/'suite.json').write_text(json.dumps(meta))
+    s = load(tmp_path/'s')
+    assert s.splits['sky'].classnames == ['the moon', 'the sun'] and s.splits['photo'].classnames is None and 'moon' not in s.classnames
+    own = folder(tmp_path/'own', {'cat': 30, 'dog': 30})
+    assert load(own, suite=str(tmp_path/'s')).splits['sky'].classnames == ['the moon', 'the sun']
+    meta['splits']['sky']['classnames'] = ['the moon']
+    (tmp_path/'s'/'suite.json').write_text(json.dumps(meta))
+    fails('1 class names were given, but the data has 2 classes', tmp_path/'s')
+
+
+def test_iconwild_is_whole():
+    s = load('iconwild')
+    assert s.name == 'iconwild' and {k: (v.kind, v.metric) for k, v in s.splits.items()} == {'id-test': ('id', 'macro-F1'), 'ood-test': ('far', 'macro-F1')}
+    assert all(set(o['label'][:]) == set(range(len(s.classnames))) for o in [s.train, *(v.data for v in s.splits.values())])
+    sizes = sorted(Counter(s.train['label'][:]).values())
+    assert sizes[-1] >= 5*sizes[0]  # a long tail
+
+
 def test_embedded_suite_is_whole_and_fast():
     start = time.time()
     s = load('iconshift')
     assert time.time() - start < 30
-    assert s.name == 'iconshift' and len(s.splits) >= 8 and {'id', 'near', 'far'} == {o.kind for o in s.splits.values()}
+    assert s.name == 'iconshift' and len(s.splits) >= 8 and {'id', 'near', 'far', 'transfer'} == {o.kind for o in s.splits.values()}
     assert s.train.features['label'].names == s.classnames and not s.skipped
     meta = json.loads((ASSETS/'iconshift'/'suite.json').read_text())
     assert list(s.splits) == list(meta['splits']) and s.templates == meta['templates']

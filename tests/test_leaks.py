@@ -12,16 +12,27 @@ import sae_ft
 
 FOLDER = Path(sae_ft.__file__).parent/'assets'/'iconshift'
 SUITE = json.loads((FOLDER/'suite.json').read_text())
+WILD = FOLDER.parent/'iconwild'
+WILD_SPLITS = [f'wild/{o}' for o in ('train', 'val', 'id-test', 'ood-test')]
+TRANSFER = [k for k, o in SUITE['splits'].items() if o['kind'] == 'transfer']
 IN_DISTRIBUTION = ['val', 'line']
 HELD_OUT = [s for s in SUITE['splits'] if s != 'line']
 NEAR = 4  # bits of a 64-bit perceptual hash
 
 
 def read(split):
-    "A split's table, with the concept's name for each row."
+    "A split's table, with the concept's name for each row; 'wild/...' is a split of IconWild."
+    if split.startswith('wild/'): return read_wild(split.removeprefix('wild/'))
     t = pq.read_table(FOLDER/f'{split}.parquet').to_pydict()
-    t['concept'] = [SUITE['classnames'][y] for y in t['label']]
+    names = SUITE['splits'].get(split, {}).get('classnames', SUITE['classnames'])
+    t['concept'] = [names[y] for y in t['label']]
     return t
+
+
+def read_wild(split):
+    "A split of IconWild."
+    names, t = json.loads((WILD/'suite.json').read_text())['classnames'], pq.read_table(WILD/f'{split}.parquet').to_pydict()
+    return dict(t, concept=[names[y] for y in t['label']])
 
 
 def hashes(split):
@@ -63,7 +74,7 @@ def test_held_out_families_are_in_no_training(split, index, train):
     assert not set(read(split)['family']) & seen
 
 
-@pytest.mark.parametrize('split', IN_DISTRIBUTION + HELD_OUT)
+@pytest.mark.parametrize('split', IN_DISTRIBUTION + HELD_OUT + WILD_SPLITS)
 def test_no_near_duplicate_crosses(split, index):
     corpus, test = np.unique(np.array(index['phash'], dtype=np.uint64)), np.unique(hashes(split))
     nearest = min(int(np.bitwise_count(corpus ^ h).min()) for h in test)
@@ -73,4 +84,17 @@ def test_no_near_duplicate_crosses(split, index):
 @pytest.mark.parametrize('split', ['train', *IN_DISTRIBUTION, *HELD_OUT])
 def test_each_split_is_large_enough(split):
     t = read(split)
-    assert len(t['name']) >= 100 and len(SUITE['classnames']) >= 150 and max(t['label']) < len(SUITE['classnames'])
+    assert len(t['name']) >= 100 and len(SUITE['classnames']) >= 150 and len(set(t['concept'])) >= 8
+
+
+def test_transfer_has_classes_that_fine_tuning_never_sees():
+    ours = set(SUITE['classnames'])
+    assert len(TRANSFER) >= 4 and all(not set(SUITE['splits'][k]['classnames']) & ours for k in TRANSFER)
+
+
+def test_no_drawing_of_iconwild_is_on_two_sides_or_in_pre_training(index):
+    sides = {k: pairs(read(k)) for k in WILD_SPLITS}
+    assert not any(a & b for x, a in sides.items() for y, b in sides.items() if x < y)
+    assert all(not o & pairs(index) for o in sides.values())
+    seen = {f for k in WILD_SPLITS[:3] for f in read(k)['family']}
+    assert not seen & set(read('wild/ood-test')['family'])
