@@ -10,7 +10,7 @@ __all__ = ['RULES', 'COLOURS', 'BLUE', 'ORANGE', 'GREEN', 'PINK', 'YELLOW', 'SKY
            'plot_curves', 'wise', 'versions', 'hardware', 'read_config', 'read_metrics', 'is_finished', 'Run',
            'load_run', 'Experiment', 'load_sae', 'run']
 
-# %% ../nbs/04_trainer.ipynb #73a82354
+# %% ../nbs/04_trainer.ipynb #597600b1
 import json, math, os, platform, re, time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
@@ -39,7 +39,7 @@ from .losses import Zero
 from .methods import Context, CrossEntropy, get_method
 from .sae import SAE, SAES, train_sae
 
-# %% ../nbs/04_trainer.ipynb #3799ffc0
+# %% ../nbs/04_trainer.ipynb #87b56cd2
 @dataclass
 class Config:
     "Every setting of a fine-tuning run."
@@ -74,7 +74,7 @@ class Config:
     log_every: int = 5                  # steps between two lines of metrics.jsonl
     out_dir: Optional[str] = None       # run folder; None: runs/NAME-OF-THE-SETTINGS
 
-# %% ../nbs/04_trainer.ipynb #e2c5b7de
+# %% ../nbs/04_trainer.ipynb #1f6cec43
 def listed(
     value,      # text, list or another object
     sep: str,   # separator
@@ -115,7 +115,7 @@ RULES = dict(
     seed=_whole(0), device=_TEXT, precision=_one_of('auto', 'fp32', 'bf16'), limit=_maybe(_whole(1)), on_bad_image=_one_of('refuse', 'skip'),
     workers=_whole(0), log_every=_whole(1), out_dir=_maybe(_TEXT))
 
-# %% ../nbs/04_trainer.ipynb #3bad93fa
+# %% ../nbs/04_trainer.ipynb #65012d96
 @patch
 def check(self: Config):
     "Raise a one-sentence ValueError for the first wrong setting, else return the settings; writes no file and loads no model."
@@ -135,7 +135,7 @@ def check_sizes(self: Config,
     if self.k > (n := round(self.expansion*d)):
         raise ValueError(f'k is {self.k}, larger than the dictionary of {n} features ({self.expansion} x {d}): lower k or raise expansion.')
 
-# %% ../nbs/04_trainer.ipynb #06fccd34
+# %% ../nbs/04_trainer.ipynb #c9ed2130
 _WHERE = 'out_dir', 'device', 'workers', 'log_every'  # settings that do not change the result
 
 @patch
@@ -150,7 +150,7 @@ def folder(self: Config) -> Path:
     "`out_dir`, or a folder under runs/ named by the settings."
     return Path(self.out_dir) if self.out_dir else Path('runs')/self.name()
 
-# %% ../nbs/04_trainer.ipynb #a320ee9e
+# %% ../nbs/04_trainer.ipynb #fd1dae65
 @patch
 def check_folder(self: Config):
     "Raise ValueError rather than overwrite a finished run with other settings, or anything that is not a run."
@@ -166,7 +166,7 @@ def _differences(old, new):
     a, b = asdict(old), asdict(new)
     return ', '.join(f'{k} {a[k]!r} there and {b[k]!r} here' for k in a if a[k] != b[k] and k not in _WHERE)
 
-# %% ../nbs/04_trainer.ipynb #82b6c755
+# %% ../nbs/04_trainer.ipynb #e20bf32c
 @patch(cls_method=True)
 def from_namespace(cls: Config,
     ns: dict,     # the notebook's globals()
@@ -180,7 +180,7 @@ def from_namespace(cls: Config,
         raise ValueError(f"unknown parameter '{name}': {suggest(name, known, 30)}")
     return cls(**{name: ns[name] for name in known if name in ns}).check()
 
-# %% ../nbs/04_trainer.ipynb #b97b1fbb
+# %% ../nbs/04_trainer.ipynb #386d1f57
 def lr_at(
     step: int,           # 0, 1, ...
     total: int,          # number of steps
@@ -192,10 +192,10 @@ def lr_at(
     if step < w: return lr*(step + 1)/w
     return lr/2*(1 + math.cos(math.pi*(step - w)/max(1, total - w)))
 
-# %% ../nbs/04_trainer.ipynb #a379caf3
+# %% ../nbs/04_trainer.ipynb #53eca720
 COLOURS = BLUE, ORANGE, GREEN, PINK, YELLOW, SKY = '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9'  # Okabe and Ito: told apart by all eyes
 
-# %% ../nbs/04_trainer.ipynb #e83fa354
+# %% ../nbs/04_trainer.ipynb #3405e706
 TRAINABLE = dict(all=lambda c: c, head=lambda c: c.head, visual=lambda c: c.visual)
 
 def trainable_parameters(
@@ -215,7 +215,7 @@ def param_groups(
     return [dict(params=[p for p in params if p.ndim > 1], weight_decay=weight_decay),
             dict(params=[p for p in params if p.ndim < 2], weight_decay=0.)]
 
-# %% ../nbs/04_trainer.ipynb #e247f894
+# %% ../nbs/04_trainer.ipynb #4e2a9474
 def transforms(
     classifier: Classifier,  # its image tower comes from open_clip
 ) -> tuple:                  # PIL picture -> (3, H, W), for training (random crop) and for evaluation
@@ -223,7 +223,7 @@ def transforms(
     cfg = PreprocessCfg(**classifier.visual.preprocess_cfg)
     return tuple(image_transform_v2(cfg, is_train=o) for o in (True, False))
 
-# %% ../nbs/04_trainer.ipynb #b13af164
+# %% ../nbs/04_trainer.ipynb #04153e5a
 class Shuffle(Sampler):
     "All indices in an order that seed and epoch fix."
     def __init__(self,
@@ -244,7 +244,7 @@ def train_loader(
     sampler = Shuffle(len(dataset), cfg.seed)
     return DataLoader(dataset, cfg.batch_size, sampler=sampler, num_workers=cfg.workers), sampler
 
-# %% ../nbs/04_trainer.ipynb #96648674
+# %% ../nbs/04_trainer.ipynb #8156ae25
 class _Both(nn.Module):
     "(z, loss) of a batch in one forward."
     def __init__(self, classifier, objective):
@@ -276,7 +276,7 @@ def frozen_encoder(
     frozen = frozen or deepcopy(classifier).eval().requires_grad_(False)
     return torch.no_grad()(frozen.encode)
 
-# %% ../nbs/04_trainer.ipynb #4e02dac9
+# %% ../nbs/04_trainer.ipynb #245cd86f
 def losses(
     model: nn.Module,   # (x, y) -> (z, objective)
     frozen: Callable,   # x -> z0
@@ -306,7 +306,7 @@ def backward(
     opt.step()
     return norm.item()
 
-# %% ../nbs/04_trainer.ipynb #e7ea5d30
+# %% ../nbs/04_trainer.ipynb #dbc4caef
 METRICS = {'accuracy': lambda C: MulticlassAccuracy(C, average='micro'), 'macro-F1': lambda C: MulticlassF1Score(C, average='macro')}
 
 def score(
@@ -372,7 +372,7 @@ def evaluate(
     embedded = embed_splits(classifier, {k: o.data for k, o in suite.splits.items() if not o.classnames}, cfg, progress)
     return judge(suite, embedded, answer_splits(classifier, suite, embedded))
 
-# %% ../nbs/04_trainer.ipynb #bd08c321
+# %% ../nbs/04_trainer.ipynb #14e0518e
 def means(
     results: dict,  # of `evaluate`
 ) -> dict:          # kind -> plain mean over its splits
@@ -426,7 +426,7 @@ def _labels(ax, x, ends):
                     c=c, weight=weight, fontsize=9)
     ax.set_ylim(None, max(ax.get_ylim()[1], at + gap))
 
-# %% ../nbs/04_trainer.ipynb #0b29d4b1
+# %% ../nbs/04_trainer.ipynb #33d7d523
 def finetune(
     classifier: Classifier,          # tuned in place
     suite: Suite,                    # train and val are used
@@ -474,7 +474,7 @@ def train_epoch(
         record.add_step(lr, norm, parts)
         done += 1
 
-# %% ../nbs/04_trainer.ipynb #58c3f461
+# %% ../nbs/04_trainer.ipynb #241fff95
 def validate(
     classifier: Classifier,  # to be judged
     data,                    # HF data set of image and label
@@ -510,7 +510,7 @@ class Record:
     def add_epoch(self, epoch, accuracy):
         self.add(event='epoch', epoch=epoch, step=self.step - 1, val_accuracy=accuracy, seconds=round(time.time() - self.t0, 1))
 
-# %% ../nbs/04_trainer.ipynb #5904e0f2
+# %% ../nbs/04_trainer.ipynb #5447d820
 def plot_curves(
     history: list,  # lines of `finetune`
     axs=None,       # three matplotlib axes; made if None
@@ -528,7 +528,7 @@ def plot_curves(
     axs[2].xaxis.get_major_locator().set_params(integer=True)
     return axs
 
-# %% ../nbs/04_trainer.ipynb #fd04ca9c
+# %% ../nbs/04_trainer.ipynb #474066ba
 def wise(
     theta0: dict,         # state dict of the zero-shot classifier
     theta1: dict,         # of the tuned one
@@ -541,7 +541,7 @@ def wise(
     mix = lambda a, b: (1 - alpha)*a + alpha*b.to(a.device) if a.is_floating_point() else a.clone()
     return {k: mix(v, theta1[k]) for k, v in theta0.items()}
 
-# %% ../nbs/04_trainer.ipynb #97e04d49
+# %% ../nbs/04_trainer.ipynb #210b41be
 def _atomic(path, write):
     "Let `write` make a file next to `path`, then move it there."
     tmp = path.with_name(f'{path.name}.tmp')
@@ -563,7 +563,7 @@ def hardware(
     gpu = torch.cuda.get_device_name(device) if (device := pick_device(device)).type == 'cuda' else None
     return dict(machine=platform.machine(), system=platform.system(), cores=os.cpu_count(), threads=torch.get_num_threads(), gpu=gpu)
 
-# %% ../nbs/04_trainer.ipynb #a76c397b
+# %% ../nbs/04_trainer.ipynb #1d935c68
 def read_config(
     folder,  # of a run
 ) -> Config: # its settings
@@ -589,7 +589,7 @@ def is_finished(
     folder, lines = Path(folder), read_metrics(folder)
     return bool(lines) and lines[-1]['event'] == 'end' and all((folder/o).is_file() for o in ('config.json', 'model.safetensors', 'sae.safetensors'))
 
-# %% ../nbs/04_trainer.ipynb #90cb24d5
+# %% ../nbs/04_trainer.ipynb #6365514a
 class Run:
     "A run folder, read: settings, record and results at once, the classifier and the SAE when asked for."
     def __init__(self,
@@ -631,7 +631,7 @@ def load_run(
     "Read a run back. Raises FileNotFoundError if it is none."
     return Run(folder)
 
-# %% ../nbs/04_trainer.ipynb #8d7b274d
+# %% ../nbs/04_trainer.ipynb #ad4550bc
 class Experiment:
     "A run in five steps: load (here), zero_shot, fit_sae, tune, save."
     def __init__(self,
@@ -741,7 +741,7 @@ class Experiment:
         self.log(event='end', before=self.before, after=self.after, seconds=round(time.time() - self.t0, 1))
         return load_run(self.folder)
 
-# %% ../nbs/04_trainer.ipynb #6e1833d3
+# %% ../nbs/04_trainer.ipynb #82f07cf0
 def load_sae(
     path,     # .safetensors
     d: int,   # length of an embedding
