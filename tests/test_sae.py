@@ -5,7 +5,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sae_ft.sae import SAE, SAES, LivePlot, TopKSAE, aux_loss, fvu, load_official, lr_factor, measure, plot_history, project_gradient, train_sae
+from sae_ft.sae import (
+    SAE, SAES, BatchTopKSAE, JumpReLU, JumpReLUSAE, LivePlot, MatryoshkaSAE, ReLUSAE, Step, TopKSAE,
+    aux_loss, exceeded, fvu, load_official, lr_factor, measure, plot_history, pre_activation_loss, project_gradient, train_sae)
 
 def random_sae(d=6, seed=0, **kw):
     "A double-precision SAE whose encoder, decoder and bias have nothing to do with each other."
@@ -138,6 +140,16 @@ def test_every_kind_survives_save_and_load(tmp_path, kind, normalize):
     assert type(back) is type(sae) and back.config == sae.config and back.normalize == normalize and not back.training
     assert torch.equal(back.encode(z), sae.encode(z)) and torch.equal(back(z), sae(z)) and (sae.encode(z) != 0).any()
 
+def test_a_file_of_another_kind_is_refused_by_name(tmp_path):
+    ReLUSAE(6, k=2).save(tmp_path/'s')
+    with pytest.raises(ValueError, match='holds a ReLUSAE, not a TopKSAE'): TopKSAE.load(tmp_path/'s')
+    assert type(ReLUSAE.load(tmp_path/'s')) is ReLUSAE
+
+def test_a_file_from_before_there_were_kinds(tmp_path):
+    sae = TopKSAE(6, k=2)
+    save_file(sae.state_dict(), tmp_path/'s', metadata=dict(format='sae_ft.TopKSAE', config='{"d": 6, "expansion": 4.0, "k": 2, "normalize": true, "relu": true}'))
+    assert SAE.load(tmp_path/'s').config == sae.config
+
 @pytest.mark.parametrize('d, n', [(3, 7), (7, 10), (512, 2048), (49, 147)])
 def test_any_dictionary_size_survives(tmp_path, d, n):
     TopKSAE(d, n/d, k=2).save(tmp_path/'s')
@@ -209,3 +221,122 @@ def test_embeddings_that_cannot_be_learnt(z, words):
 def test_fvu_refuses():
     with pytest.raises(ValueError, match='equal shapes'): fvu(torch.zeros(3, 2), torch.zeros(2))
     with pytest.raises(ValueError, match="unknown baseline 'median'"): fvu(torch.zeros(3, 2), torch.zeros(3, 2), 'median')
+
+# --- the other kinds
+
+def variant(make, n=10, **kw):
+    "A double-precision SAE with random parameters, and activations p (8, n) of some samples."
+    torch.manual_seed(1)
+    sae = make(5, n/5, k=2, **kw).double()
+    for p in sae.parameters(): p.data = torch.randn_like(p)
+    return sae, sae.pre(torch.randn(8, 5, dtype=torch.float64))
+
+def test_unknown_kinds_list_the_known():
+    with pytest.raises(ValueError, match="unknown kind of SAE 'topp': known are 'topk', 'topk-signed', 'relu', 'batchtopk', 'jumprelu', 'matryoshka'"):
+        train_sae(data(), kind='topp', progress=False)
+
+@pytest.mark.parametrize('make', [ReLUSAE, JumpReLUSAE, TopKSAE, BatchTopKSAE])
+def test_the_encoder_bias_is_added_after_centring(make):
+    sae, p = variant(make, bias=True)
+    W, b, c = sae.encoder.weight.tolist(), sae.encoder.bias.tolist(), sae.b_pre.tolist()
+    u = torch.randn(3, 5, dtype=torch.float64)
+    want = [[sum(w*(v - m) for w, v, m in zip(row, x, c)) + bias for row, bias in zip(W, b)] for x in u.tolist()]
+    assert torch.allclose(sae.pre(u), torch.tensor(want, dtype=torch.float64), atol=1e-6, rtol=0)
+
+def test_relu_and_jumprelu_are_their_formulas():
+    relu, p = variant(ReLUSAE)
+    assert relu.act(p).tolist() == [[max(v, 0.) for v in row] for row in p.tolist()]
+    jump, p = variant(JumpReLUSAE)
+    theta = jump.threshold.tolist()
+    assert jump.act(p).tolist() == [[v if v > t else 0. for v, t in zip(row, theta)] for row in p.tolist()]
+
+def test_straight_through_gradients_are_the_formula():
+    jump, p = variant(JumpReLUSAE)
+    p, theta, eps, g = p.detach().requires_grad_(), jump.threshold.detach().requires_grad_(), .8, torch.randn(8, 10, dtype=torch.float64)
+    near = [[abs(v - t) < eps/2 for v, t in zip(row, theta.tolist())] for row in p.tolist()]
+    assert any(map(any, near))
+    (JumpReLU.apply(p, theta, eps)*g).sum().backward()
+    want = [sum(-t/eps*g[i, j].item() for i in range(8) if near[i][j]) for j, t in enumerate(theta.tolist())]
+    assert theta.grad.tolist() == pytest.approx(want, abs=1e-6)
+    assert p.grad.tolist() == [[o if v > t else 0. for v, t, o in zip(row, theta.tolist(), gs)] for row, gs in zip(p.tolist(), g.tolist())]
+    theta.grad = None
+    (Step.apply(p, theta, eps)*g).sum().backward()
+    assert theta.grad.tolist() == pytest.approx([sum(-1/eps*g[i, j].item() for i in range(8) if near[i][j]) for j in range(10)], abs=1e-6)
+
+@pytest.mark.parametrize('k', [1, 3, 10])
+def test_exceeded(k):
+    p = variant(ReLUSAE)[1]
+    ranked = sorted(p.flatten().tolist(), reverse=True)
+    assert exceeded(p, k).item() == ranked[min(k*8, 79)]
+    assert k == 10 or (p > exceeded(p, k)).sum() == k*8
+
+def test_batchtopk_keeps_the_largest_of_the_batch_in_training_and_asks_the_threshold_afterwards():
+    sae, p = variant(BatchTopKSAE)
+    cut = sorted((max(v, 0.) for row in p.tolist() for v in row), reverse=True)[15]   # k B = 16
+    assert sae.train().act(p).tolist() == [[v if v >= cut else 0. for v in row] for row in p.tolist()]
+    sae.threshold.fill_(.7)
+    assert sae.eval().act(p).tolist() == [[v if v > .7 else 0. for v in row] for row in p.tolist()]
+
+def test_batchtopk_threshold_is_the_mean_over_batches():
+    sae, u = variant(BatchTopKSAE)[0], torch.randn(12, 5, dtype=torch.float64)
+    sae.finish(u, batch_size=4)
+    assert sae.threshold.item() == pytest.approx(sum(exceeded(sae.pre(x).relu(), 2).item() for x in (u[:4], u[4:8], u[8:]))/3)
+
+def test_a_code_does_not_depend_on_its_company():
+    z = data(50, seed=3)
+    for kind in SAES:
+        sae, _ = train_sae(data(200), 2, 3, epochs=2, progress=False, kind=kind)
+        assert torch.allclose(sae.encode(z)[7:9], sae.encode(z[7:9]), atol=1e-6), kind
+
+def test_matryoshka_loss_is_the_mean_fvu_of_the_prefixes():
+    sae, _ = variant(MatryoshkaSAE, n=20)
+    assert sae.prefixes == [1, 2, 5, 10]
+    u = torch.randn(8, 5, dtype=torch.float64)
+    p, var = sae.pre(u), u.var(0, correction=0).sum()
+    s = sae.act(p)
+    want = 0.
+    for m in (1, 2, 5, 10, 20):
+        cut = s.clone(); cut[:, m:] = 0
+        want += sum((a - b)**2 for x, y in zip(u.tolist(), [loop_decode(sae, row) for row in cut.tolist()]) for a, b in zip(x, y))/8/var.item()/5
+    assert sae.loss(u, p, s, u - sae.decode(s), var).item() == pytest.approx(want, rel=1e-6)
+
+def test_relu_and_jumprelu_losses_are_their_formulas():
+    for make, extra in (ReLUSAE, lambda o, s, var: .3*s.sum().item()/8/var.item()**.5), (JumpReLUSAE, lambda o, s, var: ((s != 0).sum().item()/8/2 - 1)**2):
+        sae, _ = variant(make)
+        u = torch.randn(8, 5, dtype=torch.float64)
+        p, var = sae.pre(u), u.var(0, correction=0).sum()
+        s = sae.act(p)
+        e = u - sae.decode(s)
+        assert sae.loss(u, p, s, e, var).item() == pytest.approx((e**2).sum().item()/8/var.item() + extra(sae, s, var), rel=1e-6)
+
+@pytest.mark.parametrize('make', [ReLUSAE, JumpReLUSAE])
+def test_dead_features_without_activation_get_a_gradient(make):
+    sae, p = variant(make)
+    p = (p.detach() - 100).requires_grad_()
+    dead = torch.arange(10) < 4
+    sae.revive(p, None, dead).backward()
+    assert (p.grad[:, dead] < 0).all() and (p.grad[:, ~dead] == 0).all()
+    assert pre_activation_loss(p + 1000, 0., dead) == 0
+
+@pytest.mark.parametrize('kind', SAES)
+def test_every_kind_learns_meets_k_and_repeats(kind):
+    z = data(800, d=24)
+    (sae, history), (again, _) = (train_sae(z, 2, 4, epochs=20, progress=False, kind=kind) for _ in range(2))
+    assert history[-1]['fvu'] < history[0]['fvu'] and all(torch.equal(a, b) for a, b in zip(sae.state_dict().values(), again.state_dict().values()))
+    got = measure(sae, z)
+    assert got['fvu'] < .3 and 2.5 < got['l0'] < 5 and not sae.training
+    assert torch.allclose(sae.decoder.weight.norm(dim=0), torch.ones(sae.n), atol=1e-5)
+    s = sae.encode(z)
+    assert kind == 'topk-signed' or (s >= 0).all()
+
+@pytest.mark.parametrize('kind', SAES)
+@pytest.mark.parametrize('normalize', [True, False])
+def test_every_kind_is_blind_to_length_only_where_normalised(kind, normalize):
+    sae, _ = train_sae(data(200), 2, 3, epochs=2, normalize=normalize, progress=False, kind=kind)
+    z = data(30, seed=4)
+    assert torch.allclose(sae.encode(z), sae.encode(8*z), atol=1e-5) == normalize
+
+def test_k_may_be_the_whole_dictionary():
+    for kind in SAES:
+        sae, _ = train_sae(data(60, d=4), 1, 4, epochs=2, progress=False, kind=kind)
+        assert sae.encode(data(5, d=4)).isfinite().all()
