@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MODELS', 'PUBLISHED_CKA', 'PUBLISHED_FVU', 'LABELS', 'CKA', 'cka', 'cka_transposed', 'preserved', 'jaccard',
            'entropy', 'drift', 'epoch_drift', 'read_runs', 'drift_frame', 'epoch_frame', 'main_strength', 'mean_sd',
-           'verdict', 'table1', 'table1_order', 'table2', 'summary', 'figure2']
+           'summary', 'verdict', 'table1', 'table1_order', 'table2', 'figure2']
 
-# %% ../nbs/06_drift.ipynb #33917af2
+# %% ../nbs/06_drift.ipynb #80d76925
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ from .clip import Classifier
 from .sae import SAE, fvu
 from .trainer import BLUE, COLOURS, GREEN, ORANGE, Config, embed_splits, load_run
 
-# %% ../nbs/06_drift.ipynb #0db442e7
+# %% ../nbs/06_drift.ipynb #ed46a10c
 class CKA:
     "Linear CKA, accumulated over batches; exact (paper section 4; Kornblith et al. 2019, equation 4)."
     def __init__(self): self.n, self.sums = 0, None
@@ -46,7 +46,7 @@ def cka(
     "Linear CKA of two sets of embeddings (paper section 4). Raises ValueError for unequal numbers of rows or fewer than two."
     return CKA().add(x, y).result()
 
-# %% ../nbs/06_drift.ipynb #317862f7
+# %% ../nbs/06_drift.ipynb #22433d53
 def cka_transposed(
     x: torch.Tensor,  # (N, d) embeddings
     y: torch.Tensor,  # (M, d) embeddings of the same length
@@ -57,7 +57,7 @@ def cka_transposed(
     k, l = x.T @ x, y.T @ y
     return ((k*l).sum()/(k.norm()*l.norm())).item()
 
-# %% ../nbs/06_drift.ipynb #1cd868b6
+# %% ../nbs/06_drift.ipynb #6d7f2c26
 def _share(part, whole):
     "Mean over rows of |part| / |whole|, over rows where whole is not empty."
     a, b = part.sum(-1).double(), whole.sum(-1).double()
@@ -77,7 +77,7 @@ def jaccard(
     "Features on in both, over features on in either."
     return _share((s0 != 0) & (s != 0), (s0 != 0) | (s != 0))
 
-# %% ../nbs/06_drift.ipynb #fb5086d4
+# %% ../nbs/06_drift.ipynb #14486828
 def entropy(
     s: torch.Tensor,  # (N, n) codes
 ) -> float:           # in nats, from 0 to ln(n); nan when no feature is on
@@ -85,7 +85,7 @@ def entropy(
     p = s.abs().double().mean(0)
     return torch.special.entr(p/p.sum()).sum().item()
 
-# %% ../nbs/06_drift.ipynb #6be2200f
+# %% ../nbs/06_drift.ipynb #549cab6c
 @torch.no_grad()
 def drift(
     sae: SAE,          # trained on the frozen model's embeddings
@@ -99,7 +99,7 @@ def drift(
                 fvu_zero=fvu(u, sae.decode(s), 'zero').item(), preserved=preserved(s0, s), jaccard=jaccard(s0, s),
                 entropy_before=entropy(s0), entropy=entropy(s))
 
-# %% ../nbs/06_drift.ipynb #b51f8717
+# %% ../nbs/06_drift.ipynb #ee052885
 def epoch_drift(
     files: dict,             # number of the epoch -> .safetensors file of the classifier's weights
     classifier: Classifier,  # takes each file's weights in turn; has its own again afterwards, and is in eval mode
@@ -116,13 +116,13 @@ def epoch_drift(
     try: return [dict(epoch=e, **drift(sae, z0, at(o))) for e, o in sorted(files.items())]
     finally: classifier.load_state_dict(was)
 
-# %% ../nbs/06_drift.ipynb #69e1c940
+# %% ../nbs/06_drift.ipynb #463695df
 def read_runs(
     folder,      # looked through with all folders below
     **settings,  # of `Config`; runs with other values are left out
 ) -> list:       # `trainer.Run`, in order of their folders
-    "Every finished run with a record of drift. Raises FileNotFoundError if there is none."
-    runs = [load_run(o.parent) for o in sorted(Path(folder).rglob('config.json'))]
+    "Every finished run with a record of drift; of folders with one name, the last. Raises FileNotFoundError if there is none."
+    runs = [load_run(o) for o in {o.parent.name: o.parent for o in sorted(Path(folder).rglob('config.json'))}.values()]
     def recorded(run): return run.of('end') and any('cka_transposed' in d for o in run.of('drift') for d in o['splits'].values())
     found = [o for o in runs if recorded(o) and all(getattr(o.config, k) == v for k, v in settings.items())]
     if not found: raise FileNotFoundError(f"no finished run with a record of drift lies under '{folder}': run the grid of sae_ft.sweep first, or name another folder.")
@@ -152,7 +152,7 @@ def epoch_frame(
     first = {(o['method'], o['lam'], o['seed'], o['split']): start(o) for o in lines}
     return pd.DataFrame([*first.values(), *lines])
 
-# %% ../nbs/06_drift.ipynb #10106f1a
+# %% ../nbs/06_drift.ipynb #9d46b37b
 def main_strength(
     frame: pd.DataFrame,  # of `drift_frame` or `epoch_frame`
 ) -> pd.DataFrame:        # the same with one lam a method
@@ -169,6 +169,16 @@ def mean_sd(
     v = pd.Series(values, dtype=float)
     return f'{v.mean():.{digits}f}' + (f' ± {v.std():.{digits}f}' if len(v) > 1 else '')
 
+def summary(
+    frame: pd.DataFrame,   # of `drift_frame`, or some of its rows
+    by: str = 'method',    # what a row of the table stands for
+    keys: tuple = ('cka', 'cka_transposed', 'fvu', 'fvu_zero', 'preserved', 'jaccard', 'entropy'),  # columns
+) -> pd.DataFrame:         # mean ± standard deviation over runs
+    "Drift by method, model or split, sorted by the first key, the largest first."
+    rows = frame.groupby(by)
+    order = rows[keys[0]].mean().sort_values(ascending=False).index
+    return rows[list(keys)].agg(lambda v: mean_sd(v, 2)).assign(seeds=rows.seed.nunique()).reindex(order)
+
 def verdict(
     checks,  # True or False, one a seed
 ) -> str:    # one phrase
@@ -177,7 +187,7 @@ def verdict(
     word = 'confirmed' if all(checks) else 'refuted' if not any(checks) else 'not settled'
     return f'holds in {sum(checks)} of {len(checks)} seeds: {word}'
 
-# %% ../nbs/06_drift.ipynb #bc6ee570
+# %% ../nbs/06_drift.ipynb #792c84c9
 MODELS = {'tuned': 'FT', 'average': 'Rep. Avg.', 'wise_0.5': 'WiSE-FT, alpha 0.5'}
 PUBLISHED_CKA = {'tuned': .40, 'average': .67, 'wise_0.5': .83}                  # paper, Table 1
 PUBLISHED_FVU = {'zero-shot': '0.22', 'ft': 'exceeds 1', 'sae-ft': '0.25 (secondary source)'}  # paper, section 4; SAE-FT's as quoted elsewhere
@@ -209,7 +219,7 @@ def table1_order(
     v = _one_split(frame, split, ['ft'], MODELS).pivot(index='seed', columns='model', values=key)
     return (v['tuned'] < v['average']) & (v['average'] < v['wise_0.5'])
 
-# %% ../nbs/06_drift.ipynb #96e76567
+# %% ../nbs/06_drift.ipynb #2f1401cc
 def table2(
     frame: pd.DataFrame,   # of `drift_frame`, one strength a method
     split: str = 'line',   # in distribution
@@ -221,18 +231,7 @@ def table2(
     ours.insert(0, 'published', pd.Series(PUBLISHED_FVU))
     return ours.rename(index=names).rename_axis(None).rename(columns={'published': 'FVU, published', 'fvu': 'FVU, ours', 'fvu_zero': 'FVU against zero, ours', 'seed': 'seeds'})
 
-# %% ../nbs/06_drift.ipynb #cb892ca8
-def summary(
-    frame: pd.DataFrame,   # of `drift_frame`, or some of its rows
-    by: str = 'method',    # what a row of the table stands for
-    keys: tuple = ('cka', 'cka_transposed', 'fvu', 'fvu_zero', 'preserved', 'jaccard', 'entropy'),  # columns
-) -> pd.DataFrame:         # mean ± standard deviation over runs
-    "Drift by method, model or split, sorted by the first key, the largest first."
-    rows = frame.groupby(by)
-    order = rows[keys[0]].mean().sort_values(ascending=False).index
-    return rows[list(keys)].agg(lambda v: mean_sd(v, 2)).reindex(order)
-
-# %% ../nbs/06_drift.ipynb #249960fb
+# %% ../nbs/06_drift.ipynb #0fa117c7
 LABELS = dict(cka='linear CKA', fvu='FVU', preserved='features preserved', jaccard='Jaccard')
 
 def figure2(

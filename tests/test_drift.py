@@ -3,6 +3,7 @@ import json, math
 from dataclasses import asdict
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -155,6 +156,10 @@ def test_runs_are_found_and_chosen(root):
     with pytest.raises(FileNotFoundError, match=r"lies under '.*nothing'"): read_runs(root/'nothing')
     with pytest.raises(FileNotFoundError): read_runs(root/'cut')
 
+def test_one_run_in_two_stages_counts_once(root):
+    record(root/'lam'/'sae-0', 'sae-ft', 0, 2.)
+    assert len(read_runs(root)) == 9
+
 def test_records_from_before_the_measures_are_passed_over(root):
     path = root/'main'/'ft-0'/'metrics.jsonl'
     path.write_text(path.read_text().replace('cka_transposed', 'something'))
@@ -186,7 +191,7 @@ def test_table2(root):
 def test_summary(root):
     frame = drift_frame(read_runs(root, k=8))
     t = summary(main_strength(frame[(frame.model == 'tuned') & (frame.split == 'line')]))
-    assert list(t.index) == ['ft', 'sae-ft', 'zero-shot'] and t.cka['ft'] == '0.30 ± 0.10'
+    assert list(t.index) == ['ft', 'sae-ft', 'zero-shot'] and t.cka['ft'] == '0.30 ± 0.10' and t.seeds['ft'] == 3
 
 def test_epochs_begin_at_the_known_answer(root):
     frame = epoch_frame(read_runs(root, k=8))
@@ -200,3 +205,11 @@ def test_cells_and_verdicts():
     assert mean_sd([1, 3], 1) == '2.0 ± 1.4' and mean_sd([.12345]) == '0.123'
     assert [verdict(o).split(': ')[1] for o in ([True], [False], [True, False])] == ['confirmed', 'refuted', 'not settled']
     assert verdict(pd.Series([True, False])).startswith('holds in 1 of 2')
+
+# --- the committed records
+
+def test_the_notebooks_tables_are_those_of_the_committed_records():
+    nbs = Path(__file__).parents[1]/'nbs'
+    shown = {c.source.strip(): c.outputs[0].data['text/html'] for c in nbformat.read(nbs/'06_drift.ipynb', 4).cells if c.source.strip() in ('table1(frame)', 'table2(frame)') and c.outputs}
+    frame = main_strength(drift_frame(read_runs(nbs/'results', **{k: getattr(Config(), k) for k in ('dataset', 'model', 'k', 'expansion', 'sae_kind')})))
+    assert shown == {'table1(frame)': table1(frame)._repr_html_(), 'table2(frame)': table2(frame)._repr_html_()}
