@@ -98,3 +98,8 @@ def test_no_drawing_of_iconwild_is_on_two_sides_or_in_pre_training(index):
     assert all(not o & pairs(index) for o in sides.values())
     seen = {f for k in WILD_SPLITS[:3] for f in read(k)['family']}
     assert not seen & set(read('wild/ood-test')['family'])
+
+
+def test_no_near_duplicate_of_iconwild_is_on_two_sides():
+    sides = [hashes(k) for k in WILD_SPLITS]  # train, val, then the tests
+    assert all(np.bitwise_count(a[:, None] ^ np.concatenate(sides[i+1:])).min() > NEAR for i, a in enumerate(sides[:2]))
