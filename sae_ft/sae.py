@@ -6,9 +6,10 @@
 __all__ = ['SAES', 'FORMAT', 'fvu', 'SAE', 'TopKSAE', 'project_gradient', 'aux_loss', 'lr_factor', 'Tally', 'measure',
            'plot_history', 'LivePlot', 'check_embeddings', 'train_step', 'train_sae', 'exceeded', 'sample',
            'pre_activation_loss', 'ReLUSAE', 'JumpReLU', 'Step', 'JumpReLUSAE', 'BatchTopKSAE', 'MatryoshkaSAE',
-           'read_safetensors', 'check_fit', 'load_official']
+           'write_whole', 'read_safetensors', 'check_fit', 'load_official', 'saelens_architecture', 'write_saelens',
+           'read_cfg', 'read_saelens']
 
-# %% ../nbs/02_sae.ipynb #79feb856
+# %% ../nbs/02_sae.ipynb #99185f04
 import json, math, os
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
-# %% ../nbs/02_sae.ipynb #7097c471
+# %% ../nbs/02_sae.ipynb #ae6bd77d
 def fvu(
     x: torch.Tensor,         # (N, d) data
     x_hat: torch.Tensor,     # (N, d) reconstruction
@@ -34,7 +35,7 @@ def fvu(
     base = x.mean(0) if baseline == 'mean' else 0.
     return (x - x_hat).pow(2).sum() / (x - base).pow(2).sum()
 
-# %% ../nbs/02_sae.ipynb #69dbd56e
+# %% ../nbs/02_sae.ipynb #72a5ef78
 class SAE(nn.Module):
     """A sparse autoencoder that owns its normalisation; a kind adds `act`.
 
@@ -133,7 +134,7 @@ class TopKSAE(SAE):
 
 SAES = {'topk': TopKSAE, 'topk-signed': partial(TopKSAE, relu=False)}  # by name; more below
 
-# %% ../nbs/02_sae.ipynb #b2b74f31
+# %% ../nbs/02_sae.ipynb #5423c923
 @torch.no_grad()
 def project_gradient(
     sae: SAE,  # after backward, with unit columns
@@ -142,7 +143,7 @@ def project_gradient(
     D, g = sae.decoder.weight, sae.decoder.weight.grad
     g -= D * (D * g).sum(0)
 
-# %% ../nbs/02_sae.ipynb #86a5be71
+# %% ../nbs/02_sae.ipynb #39ec31fb
 def aux_loss(
     sae: SAE,
     p: torch.Tensor,     # (B, n) activations before Top-k
@@ -153,7 +154,7 @@ def aux_loss(
     k = min(max(sae.d//2, 1), int(dead.sum()))
     return fvu(e.detach(), sae.decoder(sae.topk(p.masked_fill(~dead, 0.), k)))
 
-# %% ../nbs/02_sae.ipynb #2fa0d148
+# %% ../nbs/02_sae.ipynb #5fb65ce9
 def lr_factor(
     step: int,   # from 0
     steps: int,  # of the whole training
@@ -161,7 +162,7 @@ def lr_factor(
     "1, then falling linearly to 0 over the last third."
     return min(1., 3*(steps - step)/steps)
 
-# %% ../nbs/02_sae.ipynb #a5fa7ffa
+# %% ../nbs/02_sae.ipynb #14acf129
 class Tally:
     "Sums up FVU, L0 and the dead fraction over batches."
     def __init__(self, sae, var): self.var, self.err, self.on, self.N, self.fired = var, 0., 0, 0, torch.zeros(sae.n, dtype=torch.bool, device=sae.b_pre.device)
@@ -183,7 +184,7 @@ def measure(
         tally.add(x - sae.decode(s), s)
     return tally.result()
 
-# %% ../nbs/02_sae.ipynb #e4ffee35
+# %% ../nbs/02_sae.ipynb #47c5e072
 def plot_history(
     history: list,  # rows of `train_sae`
 ):                  # figure
@@ -205,7 +206,7 @@ class LivePlot:
         if self.handle: self.handle.update(plot_history(history))
         else: self.handle = display(plot_history(history), display_id=True)
 
-# %% ../nbs/02_sae.ipynb #7812c3ea
+# %% ../nbs/02_sae.ipynb #794a3ff8
 def check_embeddings(
     z: torch.Tensor,  # (N, d) embeddings
 ):
@@ -239,7 +240,7 @@ def train_step(
     silent += len(u)
     silent[(s != 0).any(0)] = 0
 
-# %% ../nbs/02_sae.ipynb #be0b0f62
+# %% ../nbs/02_sae.ipynb #710739bc
 def train_sae(
     z: torch.Tensor,          # (N, d) embeddings
     expansion: float = 4,     # dictionary size n = expansion * d
@@ -281,7 +282,7 @@ def train_sae(
     sae.finish(u, batch_size)
     return sae.eval(), history
 
-# %% ../nbs/02_sae.ipynb #70cd57a9
+# %% ../nbs/02_sae.ipynb #9730b1ff
 def exceeded(
     p: torch.Tensor,  # (N, n) activations
     k: int,
@@ -305,7 +306,7 @@ def pre_activation_loss(
     "How far dead features are below their threshold, in standard deviations of p (after Anthropic's Circuits Updates, January 2025)."
     return (threshold - p)[:, dead].relu().mean()/p.detach().std()
 
-# %% ../nbs/02_sae.ipynb #58a10231
+# %% ../nbs/02_sae.ipynb #e419116f
 class ReLUSAE(SAE):
     "ReLU and an L1 price (Bricken et al. 2023): s = ReLU(p), trained on FVU + price * |s|_1 / sd, with the price steered so that k features are on."
     biased, price, rate = True, .3, .1  # the price at first, and how fast it may grow: by the factor e^rate a step
@@ -321,7 +322,7 @@ class ReLUSAE(SAE):
         l0 = (s > 0).sum(1).float().mean()
         self.price = self.price*(self.rate*(l0/self.k - 1).clamp(-1, 1)).exp()
 
-# %% ../nbs/02_sae.ipynb #9ae561cd
+# %% ../nbs/02_sae.ipynb #c023a383
 class JumpReLU(torch.autograd.Function):
     "(p, theta, eps) -> p where p > theta, else 0, with a straight-through estimate of width eps as the gradient for theta."
     @staticmethod
@@ -347,7 +348,7 @@ class Step(torch.autograd.Function):
         p, theta = ctx.saved_tensors
         return None, -(g*((p - theta).abs() < ctx.eps/2)/ctx.eps).sum(0), None
 
-# %% ../nbs/02_sae.ipynb #0071cd4d
+# %% ../nbs/02_sae.ipynb #569a6b8c
 class JumpReLUSAE(SAE):
     "A learnt threshold for each feature (Rajamanoharan et al. 2024): s = p where p > theta, else 0, trained on FVU + (mean L0 / k - 1)^2."
     biased = True
@@ -359,20 +360,22 @@ class JumpReLUSAE(SAE):
 
     @property
     def threshold(self): return (self.speed*self.t).exp()
-    @threshold.setter
-    def threshold(self, theta): self.t.data = (theta.log()/self.speed).expand(self.n).clone()
+    @torch.no_grad()
+    def set_threshold(self, theta):  # (n,) or scalar
+        self.t.copy_(theta.log()/self.speed)
     def act(self, p): return JumpReLU.apply(p, self.threshold, self.eps)
     @torch.no_grad()
     def start(self, u):
         super().start(u)
         sd = u.var(0, correction=0).sum().sqrt()
-        self.eps, self.threshold = self.width*sd, exceeded(self.pre(sample(u)), self.k).clamp(min=1e-3*sd)
+        self.eps = self.width*sd
+        self.set_threshold(exceeded(self.pre(sample(u)), self.k).clamp(min=1e-3*sd))
     def loss(self, u, p, s, e, var):
         l0 = Step.apply(p, self.threshold, self.eps).sum(1).mean()
         return super().loss(u, p, s, e, var) + (l0/self.k - 1).pow(2)
     def revive(self, p, e, dead): return pre_activation_loss(p, self.threshold, dead)
 
-# %% ../nbs/02_sae.ipynb #d784a034
+# %% ../nbs/02_sae.ipynb #2db0721b
 class BatchTopKSAE(SAE):
     "The k B largest activations of a batch of B are on (Bussmann et al. 2024); outside of training, those above a threshold that is saved."
     def __init__(self, *args, **kwargs):  # as `SAE`
@@ -383,10 +386,13 @@ class BatchTopKSAE(SAE):
         p = p.relu()
         return p*(p > (exceeded(p, self.k) if self.training else self.threshold))
     @torch.no_grad()
+    def set_threshold(self, theta):  # (n,) or scalar, all the same
+        self.threshold.copy_(theta.mean())
+    @torch.no_grad()
     def finish(self, u, batch_size):
-        self.threshold.copy_(torch.stack([exceeded(self.pre(x).relu(), self.k) for x in u.split(batch_size)]).mean())
+        self.set_threshold(torch.stack([exceeded(self.pre(x).relu(), self.k) for x in u.split(batch_size)]))
 
-# %% ../nbs/02_sae.ipynb #4c7f31b5
+# %% ../nbs/02_sae.ipynb #36a07f7c
 class MatryoshkaSAE(BatchTopKSAE):
     "BatchTopK whose first n/16, n/8, n/4 and n/2 features must each reconstruct alone, too (Bussmann et al. 2025)."
     @property
@@ -400,8 +406,19 @@ class MatryoshkaSAE(BatchTopKSAE):
 
 SAES.update({'relu': ReLUSAE, 'batchtopk': BatchTopKSAE, 'jumprelu': JumpReLUSAE, 'matryoshka': MatryoshkaSAE})
 
-# %% ../nbs/02_sae.ipynb #794ac06d
+# %% ../nbs/02_sae.ipynb #4daf52c6
 FORMAT = 'sae_ft.'  # and the name of the class
+
+def write_whole(
+    path,   # where the file is to be
+    write,  # called with the path to write to
+):
+    "Write beside `path`, then move there: all or nothing."
+    part = path.with_name(path.name + '.tmp')
+    try:
+        write(part)
+        os.replace(part, path)
+    finally: part.unlink(missing_ok=True)
 
 @patch
 def save(
@@ -411,11 +428,8 @@ def save(
     "Write tensors and configuration, all or nothing."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.tmp')
-    try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}, part, metadata=dict(format=FORMAT + type(self).__name__, config=json.dumps(self.config)))
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+    write_whole(path, lambda p: save_file(tensors, p, metadata=dict(format=FORMAT + type(self).__name__, config=json.dumps(self.config))))
 
 def read_safetensors(
     path,  # of a .safetensors file
@@ -453,7 +467,7 @@ def load(
     sae.load_state_dict(tensors)
     return sae.to(device).eval()
 
-# %% ../nbs/02_sae.ipynb #b79e41c2
+# %% ../nbs/02_sae.ipynb #c9fdbe57
 def load_official(
     path,                    # of a state dict that the official code saved with torch.save
     k: int,                  # it was trained with: the file does not say
@@ -468,4 +482,67 @@ def load_official(
     sae = TopKSAE(d, n/d, k, normalize, relu=False)
     check_fit(sae.state_dict(), tensors, path)
     sae.load_state_dict(tensors)
+    return sae.eval()
+
+# %% ../nbs/02_sae.ipynb #e471139d
+def saelens_architecture(
+    sae: SAE,
+) -> str:
+    "What SAELens calls this kind. Raises ValueError where it has none."
+    if isinstance(sae, (JumpReLUSAE, BatchTopKSAE)): return 'jumprelu'
+    if isinstance(sae, ReLUSAE): return 'standard'
+    if isinstance(sae, TopKSAE) and sae.relu: return 'topk'
+    what = 'signed activations (relu=False)' if isinstance(sae, TopKSAE) else f'the kind {type(sae).__name__}'
+    raise ValueError(f"SAELens has no architecture for {what}: train with kind='topk', 'relu', 'batchtopk', 'jumprelu' or 'matryoshka' to share an SAE.")
+
+@torch.no_grad()
+def write_saelens(
+    sae: SAE,
+    folder,    # gets cfg.json and sae_weights.safetensors; made if missing
+):
+    "Write an SAE in the layout of SAELens 6, which gets the same codes from it. Raises ValueError for signed Top-k."
+    arch, c, folder = saelens_architecture(sae), math.sqrt(sae.d) if sae.normalize else 1., Path(folder)
+    tensors = dict(W_enc=sae.encoder.weight.T/c, b_enc=sae.encoder.bias if sae.bias else torch.zeros(sae.n), W_dec=c*sae.decoder.weight.T, b_dec=c*sae.b_pre)
+    if arch == 'jumprelu': tensors['threshold'] = sae.threshold.expand(sae.n)
+    cfg = dict(architecture=arch, d_in=sae.d, d_sae=sae.n, dtype='float32', device='cpu', apply_b_dec_to_input=True, reshape_activations='none',
+               normalize_activations='constant_norm_rescale' if sae.normalize else 'none',
+               metadata=dict(sae_lens_version='6.0.0', sae_ft=dict(kind=type(sae).__name__, config=sae.config)))
+    if arch == 'topk': cfg |= dict(k=sae.k, rescale_acts_by_decoder_norm=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder/'sae_weights.safetensors', lambda p: save_file({k: v.detach().cpu().float().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}, p))
+    write_whole(folder/'cfg.json', lambda p: p.write_text(json.dumps(cfg, indent=1), encoding='utf-8'))
+
+# %% ../nbs/02_sae.ipynb #2400c87b
+def read_cfg(
+    path,        # of a cfg.json
+) -> dict:
+    "A SAELens configuration. Raises FileNotFoundError, or ValueError for what no SAE of ours can express."
+    if not path.is_file(): raise FileNotFoundError(f"there is no SAELens configuration '{path}'.")
+    try: cfg = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError: raise ValueError(f"'{path}' is not JSON.") from None
+    known = dict(architecture=('topk', 'standard', 'jumprelu'), normalize_activations=('none', 'constant_norm_rescale'), apply_b_dec_to_input=(True,), reshape_activations=('none',))
+    default = dict(architecture=None, normalize_activations='none', apply_b_dec_to_input=True, reshape_activations='none')
+    for key, values in known.items():
+        if (have := cfg.get(key, default[key])) not in values: raise ValueError(f"'{path}' has {key} = {have!r}, and an SAE here can express {' or '.join(map(repr, values))} only.")
+    return cfg
+
+@torch.no_grad()
+def read_saelens(
+    folder,      # with cfg.json and sae_weights.safetensors
+    k: int = 8,  # for architectures without one that SAELens itself trained; changes nothing but further training
+) -> SAE:
+    "Read an SAE in the layout of SAELens 6. Raises FileNotFoundError, or ValueError for what no SAE here can express."
+    cfg, (tensors, _) = read_cfg(Path(folder)/'cfg.json'), read_safetensors(Path(folder)/'sae_weights.safetensors')
+    d, n, arch = cfg['d_in'], cfg['d_sae'], cfg['architecture']
+    want = dict(W_enc=torch.empty(d, n), b_enc=torch.empty(n), W_dec=torch.empty(n, d), b_dec=torch.empty(d))
+    check_fit(want | (dict(threshold=torch.empty(n)) if arch == 'jumprelu' else {}), tensors, folder)
+    ours, normalize = cfg.get('metadata', {}).get('sae_ft'), cfg.get('normalize_activations', 'none') != 'none'
+    if ours and ours['kind'] in SAE.classes: sae = SAE.classes[ours['kind']](**ours['config'])
+    else: sae = dict(topk=TopKSAE, standard=ReLUSAE, jumprelu=JumpReLUSAE)[arch](d, n/d, cfg.get('k', k), normalize, bias=bool(tensors['b_enc'].any()))
+    c, length = math.sqrt(d) if normalize else 1., tensors['W_dec'].norm(dim=1) if cfg.get('rescale_acts_by_decoder_norm') else torch.ones(n)
+    sae.encoder.weight.copy_(c*(tensors['W_enc']*length).T)
+    sae.decoder.weight.copy_((tensors['W_dec']/length[:, None]).T/c)
+    sae.b_pre.copy_(tensors['b_dec']/c)
+    if sae.bias: sae.encoder.bias.copy_(tensors['b_enc']*length)
+    if arch == 'jumprelu': sae.set_threshold(tensors['threshold'].clamp(min=0))
     return sae.eval()
