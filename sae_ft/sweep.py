@@ -134,12 +134,12 @@ def stages(
     "The grid of the paper. A run that two stages name is executed once."
     lams = {o: CANDIDATES[o] for o in ('l2', 'sae-ft')}
     return dict(
-        sae=[main_run(root, 'zero-shot', s) for s in SEEDS] + [pool(root, 'zero-shot', 0, **o) for o in SIZES] + [main_run(root, 'zero-shot', s, **WILD) for s in SEEDS],
+        sae=[main_run(root, 'zero-shot', s) for s in SEEDS] + [pool(root, 'zero-shot', 0, **o) for o in SIZES] + [main_run(root, 'zero-shot', s, **WILD) for s in SEEDS[:3]],
         tune=[main_run(root, 'ft', 0)] + [pool(root, m, 0, l, **extras(m, 0)) for m, ls in CANDIDATES.items() for l in ls],
         main=[main_run(root, m, s) for s in SEEDS for m in COMPARED],
         lam=[pool(root, m, s, l, **extras(m, s)) for s in SEEDS[:1] for m, ls in lams.items() for l in ls],
         ablation=[main_run(root, 'sae-ft', 0)] + [pool(root, 'sae-ft', 0, LAMS.get('sae-ft', 1.), **o) for o in SIZES],
-        wild=[main_run(root, m, s, **WILD) for s in SEEDS for m in ('zero-shot', 'ft', 'lp', 'l2', 'sae-ft')])
+        wild=[main_run(root, m, s, **WILD) for s in SEEDS[:3] for m in ('zero-shot', 'ft', 'lp', 'l2', 'sae-ft')])
 
 # %% ../nbs/05_sweep.ipynb #2dd79839
 def paper(

@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from PIL import Image
 from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 
@@ -93,9 +94,18 @@ def test_a_saved_sae_can_be_used_again(done, tmp_path):
     again = run(replace(done.config, sae=str(done.folder/'sae.safetensors'), out_dir=str(tmp_path/'again')), progress=False)
     assert not again.of('sae') and again.of('step') == done.of('step')
 
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    "A folder with eight pictures of each of three classes."
+    root = tmp_path_factory.mktemp('pictures')
+    for c in ('cat', 'dog', 'tree'):
+        (root/c).mkdir()
+        for i in range(8): Image.effect_noise((20, 20), 40 + 10*i).convert('RGB').save(root/c/f'{i}.png')
+    return str(root)
+
 @pytest.mark.parametrize('method', METHODS)
-def test_every_method_runs(method, done, tmp_path):
-    got = run(replace(done.config, method=method, sae=str(done.folder/'sae.safetensors'), limit=32, out_dir=str(tmp_path/'run')), progress=False)
+def test_every_method_runs(method, done, pictures, tmp_path):
+    got = run(replace(done.config, method=method, dataset=pictures, batch_size=10, sae=str(done.folder/'sae.safetensors'), out_dir=str(tmp_path/'run')), progress=False)
     assert is_finished(got.folder)
     if not METHODS[method].stages: assert got.results['before'] == got.results['after']
     assert len(got.of('epoch')) == len(METHODS[method].stages) and bool(got.of('step')) == bool(METHODS[method].stages)
