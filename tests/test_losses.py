@@ -4,9 +4,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from open_clip.transformer import VisionTransformer
 
 from sae_ft.losses import (KL, L1, L2, L2SP, LDIFS, MSE, PCA, AddRemove, ContextKL, Lipsum, Nuclear, Preservation, QuadraticNuclear, Residual, Sparse, Taps,
-                           Wasserstein, Zero, from_official, sinkhorn, tap_names, to_official)
+                           Wasserstein, Zero, from_official, official, sinkhorn, tap_names, to_official)
 from sae_ft.sae import TopKSAE
 
 def setup(normalize=True, B=7, d=5, expansion=3, k=4, seed=0):
@@ -90,7 +91,7 @@ def test_mixed_precision_changes_nothing():
         assert mixed.dtype == torch.float32 and mixed.item() == reg(z, z0).item()
         assert reg(z.bfloat16(), z0.bfloat16()).dtype == torch.float32
 
-def official(sae, z, z0, reg_lambda, lambda_mask, mu):
+def official_mask(sae, z, z0, reg_lambda, lambda_mask, mu):
     "The official form, with loops."
     (B, d), s, s0 = z.shape, sae.encode(z).tolist(), sae.encode(z0).tolist()
     n, D, total = len(s[0]), sae.decoder.weight.tolist(), 0.
@@ -110,7 +111,7 @@ def test_official_flags():
 def test_both_forms_agree(flags):
     sae, z, z0 = setup(normalize=False)
     w = from_official(*flags, d=5, n=15)
-    assert (w['mu']*Residual(sae) + w['lam_feature']*Preservation(sae))(z, z0).item() == pytest.approx(official(sae, z, z0, *flags), abs=1e-6)
+    assert (w['mu']*Residual(sae) + w['lam_feature']*Preservation(sae))(z, z0).item() == pytest.approx(official_mask(sae, z, z0, *flags), abs=1e-6)
 
 def test_a_negative_weight_is_refused():
     with pytest.raises(ValueError, match='the weight of L2 is -1: it must be 0 or more'): -1*L2()
@@ -128,10 +129,15 @@ def singular_values(rows):
 
 def distribution(s, eps=0.): return [(abs(v) + eps)/sum(abs(w) + eps for w in s) for v in s]
 
-def plain_sinkhorn(a, b, C, eps, iters):
+def costs(sae):
+    "1 - D_i D_j of unit columns, or 0, for all pairs of features."
+    D = [unit(r, True) for r in sae.decoder.weight.T.tolist()]
+    return [[max(1 - sum(a*b for a, b in zip(p, q)), 0.) for q in D] for p in D]
+
+def plain_sinkhorn(a, b, C, eps, iters, everywhere=False):
     "Transport cost with ordinary scaling vectors over the whole dictionary."
     K = [[math.exp(-c/eps) for c in row] for row in C]
-    u, v = [1.]*len(a), [float(y > 0) for y in b]
+    u, v = [1.]*len(a), [float(everywhere or y > 0) for y in b]
     for _ in range(iters):
         u = [x/sum(k*w for k, w in zip(row, v)) for x, row in zip(a, K)]
         v = [y/sum(K[i][j]*u[i] for i in range(len(a))) for j, y in enumerate(b)]
@@ -159,6 +165,10 @@ def test_official_values_of_prices_on_the_embedding():
     assert MSE()(z, z0).item() == pytest.approx(sum(v*v for r in dz for v in r)/(7*5), abs=1e-6)
     assert Nuclear.official()(z, z0).item() == pytest.approx(sum(singular_values(dz)), abs=1e-6)
 
+def test_a_negative_budget_charges_for_standing_still():
+    _, z, _ = setup()
+    assert QuadraticNuclear(-2.)(z, z).item() == 4 and QuadraticNuclear(0.)(z, z).item() == 0
+
 def test_pca_finds_the_principal_directions():
     torch.manual_seed(0)
     x = torch.randn(500, 6, dtype=torch.float64)*torch.tensor([1., 9, 1, 1, 5, 1], dtype=torch.float64) + 3
@@ -168,16 +178,13 @@ def test_pca_finds_the_principal_directions():
 @pytest.mark.parametrize('normalize', [True, False])
 def test_prices_on_codes(normalize):
     sae, z, z0 = setup(normalize)
-    s, s0, n = sae.encode(z).tolist(), sae.encode(z0).tolist(), sae.n
+    s, s0, C = sae.encode(z).tolist(), sae.encode(z0).tolist(), costs(sae)
     on = sum(abs(a) for x, y in zip(s, s0) for a, b in zip(x, y) if b == 0)
     fade = sum(max(b - a, 0.) for x, y in zip(s, s0) for a, b in zip(x, y) if b != 0)
     assert AddRemove(sae)(z, z0).item() == pytest.approx((on + fade)/7, abs=1e-6)
     assert AddRemove.official(sae, lambda_mask=10.)(z, z0).item() == pytest.approx((on + .02/10*fade)/7, abs=1e-6)  # there, 0.02 is not multiplied by lambda_mask
     kl = sum(p*math.log(p/q) for x, y in zip(s, s0) for q, p in zip(distribution(x, 1e-6), distribution(y, 1e-6)))
     assert KL(sae)(z, z0).item() == pytest.approx(kl/7, abs=1e-6)
-    D = sae.decoder.weight.T.tolist()
-    D = [[v/math.sqrt(sum(w*w for w in r)) for v in r] for r in D]
-    C = [[max(1 - sum(a*b for a, b in zip(D[i], D[j])), 0.) for j in range(n)] for i in range(n)]
     far = sum(plain_sinkhorn(distribution(y), distribution(x), C, .2, 50) for x, y in zip(s, s0))
     assert Wasserstein(sae, eps=.2)(z, z0).item() == pytest.approx(far/7, abs=1e-6)
 
@@ -185,8 +192,20 @@ def test_sinkhorn_is_stable_and_exact_for_a_small_epsilon():
     a, b = torch.tensor([[.5, .5, 1e-12]], dtype=torch.float64), torch.tensor([[.25, .75]], dtype=torch.float64)
     C = torch.tensor([[[0., 1.], [1., 0.], [1., 1.]]], dtype=torch.float64)
     assert sinkhorn(a, b, C, .001, 200).isfinite().all()
-    P = sinkhorn(a, b, C, .01, 500)  # the smaller epsilon, the more steps: each moves a potential by about epsilon
-    assert (P*C).sum().item() == pytest.approx(.25, abs=1e-3)  # a quarter has to move
+    for eps, iters in (.01, 500), (.001, 1000):  # the smaller epsilon, the more steps: each moves a potential by about epsilon
+        assert (sinkhorn(a, b, C, eps, iters)*C).sum().item() == pytest.approx(.25, abs=1e-3)  # a quarter has to move
+
+def test_a_small_epsilon_is_stable_in_float32_with_gradients():
+    sae, z, z0 = setup()
+    z = z.float().requires_grad_()
+    price = Wasserstein(sae.float(), eps=.001)(z, z0.float())
+    price.backward()
+    assert price.isfinite() and z.grad.isfinite().all()
+
+def test_transport_of_an_unmoved_picture_vanishes_with_epsilon():
+    sae, z, _ = setup()
+    a, b, c = (Wasserstein(sae, eps)(z, z).item() for eps in (1., .2, .02))
+    assert a > b > c >= 0 and c == pytest.approx(0, abs=1e-4)  # a large epsilon blurs the plan
 
 def test_a_picture_without_features_costs_nothing_to_transport():
     sae, z, z0 = setup()
@@ -232,6 +251,27 @@ def tokens(h, h0):
             total += sum((p - q)**2 for p, q in zip(u, u0))
     return total/24
 
+def test_taps_of_a_transformer_hold_tokens_and_the_embedding():
+    torch.manual_seed(0)
+    tower, tower0 = (VisionTransformer(16, 8, width=8, layers=4, heads=2, mlp_ratio=2, output_dim=6) for _ in range(2))
+    taps0, taps, x = Taps(tower0), Taps(tower), torch.randn(3, 3, 16, 16)
+    z, z0 = tower(x), tower0(x).detach()
+    assert {k: tuple(h.shape) for k, h in taps.last.items()} == {'ln_pre': (3, 5, 8), **{f'transformer.resblocks.{i}': (3, 5, 8) for i in range(4)}, '': (3, 6)}
+    LDIFS(taps, taps0)(z, z0).backward()
+    assert all(p.grad is None for p in tower0.parameters()) and tower.conv1.weight.grad.abs().sum() > 0
+    inner = [{k: h for k, h in o.last.items() if k} for o in (taps, taps0)]
+    pair = Taps(tower, tap_names(tower)), Taps(tower0, tap_names(tower0))
+    tower(x), tower0(x)
+    want = sum(sum((p - q)**2 for p, q in zip(unit(r, True), unit(r0, True))) for k in inner[0]
+               for r, r0 in zip(*(o[k].flatten(0, 1).tolist() for o in inner)))/(5*3*5*8)
+    assert official('ldifs', pair)(z, z0).item() == pytest.approx(want, abs=1e-6)  # without the embedding
+
+def test_ldifs_asks_for_both_towers():
+    tower, tower0 = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    taps, taps0 = Taps(tower, ['']), Taps(tower0, [''])
+    tower(torch.zeros(3, 2))
+    with pytest.raises(ValueError, match='run the tuned and the frozen tower'): LDIFS(taps, taps0)(torch.zeros(3, 2), torch.zeros(3, 2))
+
 def test_taps_know_resnets_and_transformers():
     class Tower(torch.nn.Module): pass
     vit = Tower(); vit.transformer = Tower(); vit.transformer.resblocks, vit.ln_pre = [0]*12, 0
@@ -256,3 +296,45 @@ def test_the_others_cost_nothing_when_nothing_moved_and_compose(name):
     z.requires_grad_(), z0.requires_grad_()
     reg(z, z0).backward()
     assert z.grad.isfinite().all() and z0.grad is None and all(p.grad is None for p in sae.parameters())
+
+# --- the official regularisers, as coded
+
+def as_coded(sae, V, z, z0):
+    "Each type with its default flags, in loops over the batch."
+    B, d, n, m = *z.shape, sae.n, V.shape[1]
+    s, s0, D, C = sae.encode(z).tolist(), sae.encode(z0).tolist(), sae.decoder.weight.tolist(), costs(sae)
+    dz, V, out = change(z, z0, False), V.tolist(), dict.fromkeys('mse l1 pca residual sparse mask remove kl w'.split(), 0.)
+    for r, x, y in zip(dz, s, s0):
+        out['mse'] += sum(v*v for v in r)/(B*d)
+        out['l1'] += sum(map(abs, r))/(B*d)
+        a = [sum(V[j][i]*r[j] for j in range(d)) for i in range(m)]
+        out['pca'] += .001*sum(map(abs, a))/(B*m) + sum((r[j] - sum(V[j][i]*a[i] for i in range(m)))**2 for j in range(d))/(B*d)
+        out['residual'] += sum((r[j] - sum(D[j][i]*(x[i] - y[i]) for i in range(n)))**2 for j in range(d))/(B*d)
+        out['sparse'] += .001*sum(abs(p - q) for p, q in zip(x, y))/(B*n)
+        out['mask'] += 10*sum(abs(p) for p, q in zip(x, y) if q == 0)/(B*n)
+        out['remove'] += .02*sum(max(q - p, 0.) for p, q in zip(x, y) if q != 0)/(B*n)
+        p, p0 = ([v/(sum(o) + 1e-8) for v in o] for o in (x, y))
+        out['kl'] += .1*sum(v*(math.log(v) - math.log(w + 1e-8)) for v, w in zip(p0, p) if v > 0)/B
+        out['w'] += .1*plain_sinkhorn(p0, p, C, .05, 50, everywhere=True)/B
+    nuclear, sae_ = sum(singular_values(dz)), out['residual'] + out['sparse']
+    return dict(mse=out['mse'], l1=out['l1'], nuclear=nuclear, quadratic_nuclear=max(nuclear - 10, 0.)**2, pca=out['pca'], sae=sae_,
+                sae_mask=out['residual'] + out['mask'], sae_add_remove=out['residual'] + out['mask'] + out['remove'], sae_kl=sae_ + out['kl'], sae_w=sae_ + out['w'])
+
+def test_official_types_are_as_coded():
+    sae, z, z0 = setup(normalize=False)
+    V = torch.linalg.qr(torch.randn(5, 2, dtype=torch.float64))[0]
+    what = dict(mse=5, l1=5, pca=V)
+    for name, want in as_coded(sae, V, z, z0).items():
+        assert official(name, what.get(name, sae))(z, z0).item() == pytest.approx(want, abs=1e-6), name
+    with pytest.raises(ValueError, match="unknown official regulariser 'sea': known are mse, l1, nuclear"): official('sea')
+
+def test_official_normalize_flag():
+    _, z, z0 = setup()
+    assert official('mse', 5, normalize=True)(z, z0).item() == pytest.approx(sum(v*v for r in change(z, z0, True) for v in r)/35, abs=1e-6)
+    assert official('nuclear', normalize=True)(z, z0).item() == pytest.approx(sum(singular_values(change(z, z0, True))), abs=1e-6)
+    assert official('quadratic_nuclear', c=1.)(z, z0).item() == pytest.approx((sum(singular_values(change(z, z0, False))) - 1)**2, abs=1e-6)
+
+def test_bad_bases():
+    with pytest.raises(ValueError, match='not orthonormal'): PCA(torch.ones(4, 2))
+    with pytest.raises(ValueError, match=r'1 to 4 principal directions, not 5'): PCA.fit(torch.randn(9, 4), 5)
+    with pytest.raises(ValueError, match='equal shapes'): L2SP([torch.zeros(2)], [torch.zeros(3)])
