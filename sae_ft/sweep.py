@@ -125,7 +125,7 @@ def extras(method, seed):
     curve = '0.25,0.5,0.75' if seed in (1, 2) else '0.5' if method == 'ft' else None
     return dict(wise_curve=curve, keep_epochs=method in ('ft', 'sae-ft')) if method != 'zero-shot' else {}
 
-SIZES = [dict(k=k, expansion=e) for k, e in [(4, 4), (16, 4), (8, 2), (8, 8)]]
+SIZES = [dict(k=k, expansion=e) for k, e in [(16, 4), (8, 8)]]
 WILD = dict(dataset='iconwild', epochs=6)
 
 def stages(
