@@ -3,11 +3,11 @@ import json, math
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from sae_ft.sae import (
     SAE, SAES, BatchTopKSAE, JumpReLU, JumpReLUSAE, LivePlot, MatryoshkaSAE, ReLUSAE, Step, TopKSAE,
-    aux_loss, exceeded, fvu, load_official, lr_factor, measure, plot_history, pre_activation_loss, project_gradient, train_sae)
+    aux_loss, exceeded, fvu, load_official, lr_factor, measure, plot_history, pre_activation_loss, project_gradient, read_saelens, train_sae, write_saelens)
 
 def random_sae(d=6, seed=0, **kw):
     "A double-precision SAE whose encoder, decoder and bias have nothing to do with each other."
@@ -340,3 +340,66 @@ def test_k_may_be_the_whole_dictionary():
     for kind in SAES:
         sae, _ = train_sae(data(60, d=4), 1, 4, epochs=2, progress=False, kind=kind)
         assert sae.encode(data(5, d=4)).isfinite().all()
+
+# --- the layout of SAELens
+
+def saelens(folder, z):
+    "Codes and reconstruction as SAELens 6 computes them from a folder, written from its layout."
+    cfg, w = json.loads((folder/'cfg.json').read_text()), load_file(folder/'sae_weights.safetensors')
+    c = math.sqrt(cfg['d_in'])/z.norm(dim=1, keepdim=True) if cfg['normalize_activations'] == 'constant_norm_rescale' else 1.
+    p, length = (c*z - w['b_dec']) @ w['W_enc'] + w['b_enc'], 1.
+    if cfg.get('rescale_acts_by_decoder_norm'): length = w['W_dec'].norm(dim=1)
+    if cfg['architecture'] == 'topk':
+        v, i = (p*length).topk(cfg['k'])
+        s = torch.zeros_like(p).scatter(1, i, v.relu())
+    else: s = p.relu()*(p > w.get('threshold', 0.))
+    return s, (s/length @ w['W_dec'] + w['b_dec'])/c
+
+@pytest.mark.parametrize('normalize', [True, False])
+@pytest.mark.parametrize('kind', [o for o in SAES if o != 'topk-signed'])
+def test_saelens_gets_the_same_codes_and_gives_the_sae_back(tmp_path, kind, normalize):
+    sae, _ = train_sae(data(200), 2, 3, epochs=3, normalize=normalize, progress=False, kind=kind)
+    z = data(40, seed=2)
+    write_saelens(sae, tmp_path/'new'/'folder')
+    s, x = saelens(tmp_path/'new'/'folder', z)
+    back = read_saelens(tmp_path/'new'/'folder')
+    assert torch.allclose(s, sae.encode(z), atol=1e-5) and torch.allclose(x, sae(z)*(z.norm(dim=1, keepdim=True) if normalize else 1), atol=1e-4)
+    assert type(back) is type(sae) and back.config == sae.config and torch.allclose(back.encode(z), sae.encode(z), atol=1e-5) and torch.allclose(back(z), sae(z), atol=1e-5)
+    assert sorted(o.name for o in (tmp_path/'new'/'folder').iterdir()) == ['cfg.json', 'sae_weights.safetensors']
+
+def foreign(folder, arch='topk', **cfg):
+    "A folder as SAELens itself writes it: encoder bias, columns of any length, nothing of ours in the metadata."
+    torch.manual_seed(0)
+    tensors = dict(W_enc=torch.randn(6, 12), b_enc=torch.randn(12)/9, W_dec=torch.randn(12, 6), b_dec=torch.randn(6)/9)
+    if arch == 'jumprelu': tensors['threshold'] = torch.rand(12)
+    save_file(tensors, folder/'sae_weights.safetensors')
+    cfg = dict(architecture=arch, d_in=6, d_sae=12, normalize_activations='none', apply_b_dec_to_input=True, metadata=dict(sae_lens_version='6.0.0')) | cfg
+    (folder/'cfg.json').write_text(json.dumps(cfg))
+    return folder
+
+@pytest.mark.parametrize('arch, cfg', [('topk', dict(k=3, rescale_acts_by_decoder_norm=True)), ('topk', dict(k=3)), ('standard', {}), ('jumprelu', {})])
+@pytest.mark.parametrize('how', ['none', 'constant_norm_rescale'])
+def test_saes_of_saelens_are_read(tmp_path, arch, cfg, how):
+    sae, z = read_saelens(foreign(tmp_path, arch, normalize_activations=how, **cfg)), torch.randn(30, 6)
+    s, x = saelens(tmp_path, z)
+    assert torch.allclose(sae.encode(z), s, atol=1e-4) and (s > 0).any() and sae.normalize == (how != 'none')
+    assert torch.allclose(sae(z)*(z.norm(dim=1, keepdim=True) if sae.normalize else 1), x, atol=1e-4)
+
+@pytest.mark.parametrize('cfg, words', [
+    (dict(arch='gated'), "architecture = 'gated', and an SAE here can express 'topk' or 'standard' or 'jumprelu' only"),
+    (dict(arch=None), 'architecture = None'), (dict(normalize_activations='layer_norm'), "normalize_activations = 'layer_norm'"),
+    (dict(apply_b_dec_to_input=False), 'apply_b_dec_to_input = False'), (dict(reshape_activations='hook_z'), "reshape_activations = 'hook_z'"),
+    (dict(d_sae=13, k=3), r"'W_enc' in .* has shape \(6, 12\), and the SAE needs \(6, 13\)")])
+def test_saelens_that_cannot_be_read(tmp_path, cfg, words):
+    with pytest.raises(ValueError, match=words): read_saelens(foreign(tmp_path, **cfg))
+
+def test_saelens_folders_that_are_not(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no SAELens configuration'): read_saelens(tmp_path)
+    (tmp_path/'cfg.json').write_text('{')
+    with pytest.raises(ValueError, match='is not JSON'): read_saelens(tmp_path)
+    foreign(tmp_path); (tmp_path/'sae_weights.safetensors').unlink()
+    with pytest.raises(FileNotFoundError, match='there is no SAE file'): read_saelens(tmp_path)
+
+def test_what_saelens_cannot_hold(tmp_path):
+    with pytest.raises(ValueError, match='no architecture for signed activations'): write_saelens(TopKSAE(6, k=2, relu=False), tmp_path/'s')
+    assert not (tmp_path/'s').exists()
