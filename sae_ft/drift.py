@@ -7,7 +7,7 @@ __all__ = ['MODELS', 'PUBLISHED_CKA', 'PUBLISHED_FVU', 'LABELS', 'CKA', 'cka', '
            'entropy', 'drift', 'epoch_drift', 'read_runs', 'drift_frame', 'epoch_frame', 'main_strength', 'mean_sd',
            'summary', 'verdict', 'table1', 'table1_order', 'table2', 'figure2']
 
-# %% ../nbs/06_drift.ipynb #80d76925
+# %% ../nbs/06_drift.ipynb #994c67d2
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -19,7 +19,7 @@ from .clip import Classifier
 from .sae import SAE, fvu
 from .trainer import BLUE, COLOURS, GREEN, ORANGE, Config, embed_splits, load_run
 
-# %% ../nbs/06_drift.ipynb #ed46a10c
+# %% ../nbs/06_drift.ipynb #2e5f428b
 class CKA:
     "Linear CKA, accumulated over batches; exact (paper section 4; Kornblith et al. 2019, equation 4)."
     def __init__(self): self.n, self.sums = 0, None
@@ -46,7 +46,7 @@ def cka(
     "Linear CKA of two sets of embeddings (paper section 4). Raises ValueError for unequal numbers of rows or fewer than two."
     return CKA().add(x, y).result()
 
-# %% ../nbs/06_drift.ipynb #22433d53
+# %% ../nbs/06_drift.ipynb #b605850a
 def cka_transposed(
     x: torch.Tensor,  # (N, d) embeddings
     y: torch.Tensor,  # (M, d) embeddings of the same length
@@ -57,7 +57,7 @@ def cka_transposed(
     k, l = x.T @ x, y.T @ y
     return ((k*l).sum()/(k.norm()*l.norm())).item()
 
-# %% ../nbs/06_drift.ipynb #6d7f2c26
+# %% ../nbs/06_drift.ipynb #464f39ef
 def _share(part, whole):
     "Mean over rows of |part| / |whole|, over rows where whole is not empty."
     a, b = part.sum(-1).double(), whole.sum(-1).double()
@@ -77,7 +77,7 @@ def jaccard(
     "Features on in both, over features on in either."
     return _share((s0 != 0) & (s != 0), (s0 != 0) | (s != 0))
 
-# %% ../nbs/06_drift.ipynb #14486828
+# %% ../nbs/06_drift.ipynb #09648304
 def entropy(
     s: torch.Tensor,  # (N, n) codes
 ) -> float:           # in nats, from 0 to ln(n); nan when no feature is on
@@ -85,7 +85,7 @@ def entropy(
     p = s.abs().double().mean(0)
     return torch.special.entr(p/p.sum()).sum().item()
 
-# %% ../nbs/06_drift.ipynb #549cab6c
+# %% ../nbs/06_drift.ipynb #c311c19f
 @torch.no_grad()
 def drift(
     sae: SAE,          # trained on the frozen model's embeddings
@@ -99,7 +99,7 @@ def drift(
                 fvu_zero=fvu(u, sae.decode(s), 'zero').item(), preserved=preserved(s0, s), jaccard=jaccard(s0, s),
                 entropy_before=entropy(s0), entropy=entropy(s))
 
-# %% ../nbs/06_drift.ipynb #ee052885
+# %% ../nbs/06_drift.ipynb #11758ec7
 def epoch_drift(
     files: dict,             # number of the epoch -> .safetensors file of the classifier's weights
     classifier: Classifier,  # takes each file's weights in turn; has its own again afterwards, and is in eval mode
@@ -116,7 +116,7 @@ def epoch_drift(
     try: return [dict(epoch=e, **drift(sae, z0, at(o))) for e, o in sorted(files.items())]
     finally: classifier.load_state_dict(was)
 
-# %% ../nbs/06_drift.ipynb #463695df
+# %% ../nbs/06_drift.ipynb #f2f4dc73
 def read_runs(
     folder,      # looked through with all folders below
     **settings,  # of `Config`; runs with other values are left out
@@ -152,7 +152,7 @@ def epoch_frame(
     first = {(o['method'], o['lam'], o['seed'], o['split']): start(o) for o in lines}
     return pd.DataFrame([*first.values(), *lines])
 
-# %% ../nbs/06_drift.ipynb #9d46b37b
+# %% ../nbs/06_drift.ipynb #c4bc3de3
 def main_strength(
     frame: pd.DataFrame,  # of `drift_frame` or `epoch_frame`
 ) -> pd.DataFrame:        # the same with one lam a method
@@ -187,7 +187,7 @@ def verdict(
     word = 'confirmed' if all(checks) else 'refuted' if not any(checks) else 'not settled'
     return f'holds in {sum(checks)} of {len(checks)} seeds: {word}'
 
-# %% ../nbs/06_drift.ipynb #792c84c9
+# %% ../nbs/06_drift.ipynb #76b0c339
 MODELS = {'tuned': 'FT', 'average': 'Rep. Avg.', 'wise_0.5': 'WiSE-FT, alpha 0.5'}
 PUBLISHED_CKA = {'tuned': .40, 'average': .67, 'wise_0.5': .83}                  # paper, Table 1
 PUBLISHED_FVU = {'zero-shot': '0.22', 'ft': 'exceeds 1', 'sae-ft': '0.25 (secondary source)'}  # paper, section 4; SAE-FT's as quoted elsewhere
@@ -219,7 +219,7 @@ def table1_order(
     v = _one_split(frame, split, ['ft'], MODELS).pivot(index='seed', columns='model', values=key)
     return (v['tuned'] < v['average']) & (v['average'] < v['wise_0.5'])
 
-# %% ../nbs/06_drift.ipynb #2f1401cc
+# %% ../nbs/06_drift.ipynb #7ced671a
 def table2(
     frame: pd.DataFrame,   # of `drift_frame`, one strength a method
     split: str = 'line',   # in distribution
@@ -231,7 +231,7 @@ def table2(
     ours.insert(0, 'published', pd.Series(PUBLISHED_FVU))
     return ours.rename(index=names).rename_axis(None).rename(columns={'published': 'FVU, published', 'fvu': 'FVU, ours', 'fvu_zero': 'FVU against zero, ours', 'seed': 'seeds'})
 
-# %% ../nbs/06_drift.ipynb #0fa117c7
+# %% ../nbs/06_drift.ipynb #8cb74762
 LABELS = dict(cka='linear CKA', fvu='FVU', preserved='features preserved', jaccard='Jaccard')
 
 def figure2(
