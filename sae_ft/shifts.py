@@ -9,7 +9,7 @@ __all__ = ['SETTINGS', 'DERIVED', 'KINDS', 'OURS', 'RESAMPLED', 'METHOD_COLOURS'
            'fair_wins', 'curves', 'above', 'beside', 'plot_wise', 'per_run', 'plot_strength', 'ablation_table',
            'published', 'paper_tables']
 
-# %% ../nbs/07_shifts.ipynb #ec589a0f
+# %% ../nbs/07_shifts.ipynb #7e752aff
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ from scipy.stats import t as student
 from .methods import METHODS
 from .trainer import BLUE, COLOURS, GREEN, ORANGE, PINK, SKY, YELLOW, Run, load_run
 
-# %% ../nbs/07_shifts.ipynb #05aebdf6
+# %% ../nbs/07_shifts.ipynb #20d5525c
 def read_runs(
     root,       # looked through with all folders below
 ) -> list:      # `trainer.Run`, in order of their folders
@@ -31,7 +31,7 @@ def read_runs(
     if not done: raise FileNotFoundError(f"no finished run lies under '{root}': make the records first, with `make paper`.")
     return done
 
-# %% ../nbs/07_shifts.ipynb #244e1cb5
+# %% ../nbs/07_shifts.ipynb #22df05f5
 SETTINGS = ['method', 'lam', 'k', 'expansion', 'sae_kind', 'seed', 'dataset']
 
 def about(
@@ -56,7 +56,7 @@ def tidy(
     return pd.DataFrame([dict(about(run), model=model, split=split, **o, zero_shot=run.metrics[-1]['before'][split]['value'])
                          for run in runs for model, splits in judged(run).items() for split, o in splits.items()])
 
-# %% ../nbs/07_shifts.ipynb #775e1172
+# %% ../nbs/07_shifts.ipynb #afaa6e94
 DERIVED = {'wise-ft': ('ft', 'wise_0.5'), 'rep-avg': ('ft', 'average')}  # name in tables -> (method, model)
 
 def compared(
@@ -78,7 +78,7 @@ def kind_means(
     "The plain mean over the splits of each kind, every split counting the same."
     return rows.groupby([*by, 'kind', 'metric'], as_index=False, sort=False).value.mean()
 
-# %% ../nbs/07_shifts.ipynb #9da06647
+# %% ../nbs/07_shifts.ipynb #c2a8872c
 def interval(
     values,     # numbers, one a seed
 ) -> tuple:     # mean, half-width (nan for one value)
@@ -93,7 +93,7 @@ def cell(
     mean, half = interval(values)
     return f'{100*mean:.1f}' + (f' ± {100*half:.1f}' if half > 1e-9 else '')
 
-# %% ../nbs/07_shifts.ipynb #0f48c93c
+# %% ../nbs/07_shifts.ipynb #8b117e00
 def choose(
     runs: list,            # candidates: methods at several lam, and 'ft'
     within: float = .01,   # how far behind the best validation accuracy
@@ -120,7 +120,7 @@ def choice_table(
     return pd.DataFrame({'method': table.method, 'lam': table.lam, 'seeds': table.seeds, 'validation accuracy (%)': (100*table.val_accuracy).round(1),
                          'behind the best (points)': (100*table.behind).round(1), 'chosen': np.where(table.chosen, 'yes', '')}).set_index(['method', 'lam'])
 
-# %% ../nbs/07_shifts.ipynb #ff2b32ed
+# %% ../nbs/07_shifts.ipynb #9531e718
 KINDS = ['id', 'near', 'far', 'transfer']
 
 def main_table(
@@ -148,7 +148,7 @@ def _ranked(rows, kind):
     order = kind_means(rows[rows.kind == kind]).groupby('method').value.mean().sort_values(ascending=False, kind='stable').index
     return [o for o in ('zero-shot',) if o in order] + [o for o in order if o != 'zero-shot']
 
-# %% ../nbs/07_shifts.ipynb #c46399e4
+# %% ../nbs/07_shifts.ipynb #f142b11f
 OURS = 'sae-ft'
 
 def leader(
@@ -164,7 +164,7 @@ def leader(
     own = f'{ours} is number {rank} of {len(v)}' + ('' if rank == 1 else f' with {v[ours]:.1f} %, {v[a] - v[ours]:.1f} points behind')
     return f'Highest mean {metric} on {kind} splits: {a} with {v[a]:.1f} %; next {b} with {v[b]:.1f} %, {v[a] - v[b]:.1f} points behind. {own}.'
 
-# %% ../nbs/07_shifts.ipynb #eaffe6d5
+# %% ../nbs/07_shifts.ipynb #c9da248a
 def draws(
     n: int,              # what is drawn from
     B: int,              # resamples
@@ -200,7 +200,7 @@ def _mean_f1(right, size):
 
 RESAMPLED = {'accuracy': accuracy_of, 'macro-F1': macro_f1_of}
 
-# %% ../nbs/07_shifts.ipynb #809622b0
+# %% ../nbs/07_shifts.ipynb #16929d4f
 def answers_of(
     runs: list,      # of `read_runs`, one data set
 ) -> dict:           # (method, seed) -> data frame with columns split, label, answer
@@ -246,7 +246,7 @@ def paired(
     table = pd.concat({k: columns(v) for k, v in values.items()}, axis=1)
     return table.sort_values((list(values)[-1], 'difference'))
 
-# %% ../nbs/07_shifts.ipynb #1d1220f3
+# %% ../nbs/07_shifts.ipynb #210787d2
 def who_wins(
     table: pd.DataFrame,   # of `paired`
     kind: str,             # one of its kinds
@@ -271,7 +271,7 @@ def fair_wins(
             + (f", but not {', '.join(o for o in even.index if o not in won)}" if len(won) < len(even) else '') + '.'
             + (f" Clearly better than {ours} in distribution: {', '.join(lost)}." if lost else f" No baseline is clearly better than {ours} in distribution."))
 
-# %% ../nbs/07_shifts.ipynb #4bda0742
+# %% ../nbs/07_shifts.ipynb #72c6d0ae
 def _style(c, marker='o', ls='-'): return dict(c=c, marker=marker, ls=ls)
 
 METHOD_COLOURS = {  # method -> matplotlib's c, marker and ls; Okabe and Ito's colours
@@ -283,7 +283,7 @@ METHOD_COLOURS = {  # method -> matplotlib's c, marker and ls; Okabe and Ito's c
     'car-ft': _style(PINK), 'lipsum-ft': _style(PINK, 's', '--'),
     'sae-ft': _style(BLUE), 'sae-ft-sparse': _style(BLUE, 's', '--'), 'sae-ft-add-remove': _style(BLUE, 'D', '-.'), 'sae-ft-kl': _style(BLUE, '^', ':'), 'sae-ft-wasserstein': _style(BLUE, 'v', '--')}
 
-# %% ../nbs/07_shifts.ipynb #7a5ea4ea
+# %% ../nbs/07_shifts.ipynb #3abad126
 def curves(
     df: pd.DataFrame,                 # of `tidy`, one data set
     kinds: tuple = ('id', 'far'),     # of splits
@@ -341,7 +341,7 @@ def plot_wise(
     plt.close(fig)
     return fig
 
-# %% ../nbs/07_shifts.ipynb #ec9fa782
+# %% ../nbs/07_shifts.ipynb #b929c9f6
 def per_run(
     runs: list,       # of `read_runs`
 ) -> pd.DataFrame:    # SETTINGS; id, near, far: means of the tuned model (0 to 1), and zero_ before them; cka, fvu_before, fvu on ID
@@ -382,7 +382,7 @@ def plot_strength(
     plt.close(fig)
     return fig
 
-# %% ../nbs/07_shifts.ipynb #cfc74490
+# %% ../nbs/07_shifts.ipynb #169a0e73
 def ablation_table(
     runs: list,            # of `read_runs`: one method, several SAEs
     default: tuple = ('topk', 8, 4.),   # kind, k, expansion of the run that others are compared with
@@ -399,7 +399,7 @@ def ablation_table(
     table[['cka', 'before', 'fvu']] = table[['cka', 'before', 'fvu']].round(3)
     return table.rename(columns=dict(id='ID accuracy (%)', near='near accuracy (%)', far='far accuracy (%)', change='far: points over the default', cka='CKA', before='FVU before', fvu='FVU after'))
 
-# %% ../nbs/07_shifts.ipynb #4ded19ac
+# %% ../nbs/07_shifts.ipynb #889b2bca
 PUBLISHED = '''
 zero-shot | DiVE's table     | 68.3 61.9 77.7 50.0 48.3 55.4
 FT        | DiVE's table     | 81.3 71.2 66.1 37.8 46.1 53.3
@@ -420,7 +420,7 @@ def published() -> pd.DataFrame:  # accuracy in per cent, as printed
     names = ['ImageNet', 'V2', 'R', 'A', 'Sketch', 'ObjectNet']
     return pd.DataFrame([[m, source, *v.split()] for m, source, v in rows], columns=['method', 'published in', *(f'{o}: accuracy (%)' for o in names)]).set_index('method')
 
-# %% ../nbs/07_shifts.ipynb #00097787
+# %% ../nbs/07_shifts.ipynb #b21bf7b6
 def paper_tables(
     root,      # folder of the records, one folder a stage of `sae_ft.sweep`
 ) -> dict:     # name -> data frame
