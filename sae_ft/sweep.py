@@ -6,9 +6,10 @@
 __all__ = ['SEEDS', 'CANDIDATES', 'LAMS', 'COMPARED_BY_PICTURE', 'COMPARED', 'SIZES', 'WILD', 'grid', 'find_notebook', 'execute',
            'sweep', 'slim', 'pool', 'main_run', 'extras', 'stages', 'paper']
 
-# %% ../nbs/05_sweep.ipynb #b5483209
+# %% ../nbs/05_sweep.ipynb #8a3e0780
 import json, multiprocessing, os, shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Optional
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 import sae_ft
 from .trainer import Config, is_finished, load_run
 
-# %% ../nbs/05_sweep.ipynb #37f6e8b1
+# %% ../nbs/05_sweep.ipynb #0923d0a0
 def grid(
     root,        # folder of all the runs
     **settings,  # of `Config`: a value, or a list of values to vary
@@ -30,7 +31,7 @@ def grid(
     label = lambda k, v: str(v) if k == 'method' else f'{k}{v:g}' if isinstance(v, (int, float)) else f'{k}{v}'
     return [dict(o, out_dir=str(Path(root)/'-'.join(label(k, o[k]) for k in many))) for o in runs]
 
-# %% ../nbs/05_sweep.ipynb #504d7f79
+# %% ../nbs/05_sweep.ipynb #7cdb99e6
 def find_notebook() -> Path:
     "`05_finetune.ipynb` of the repository that this package lies in. Raises FileNotFoundError without one."
     path = Path(sae_ft.__file__).parent.parent/'nbs'/'05_finetune.ipynb'
@@ -67,16 +68,17 @@ def sweep(
     notebook, threads = str(notebook or find_notebook()), max(1, os.cpu_count()//workers)
     todo = [o for o in runs if o['out_dir'] not in rows]
     with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool, tqdm(total=len(runs), initial=len(rows), desc='sweep', unit='run', disable=not progress) as bar:
-        jobs = {pool.submit(execute, o, notebook, threads): o['out_dir'] for o in todo}
-        for job in as_completed(jobs):
-            try: error = job.result()
+        job = import_module('sae_ft.sweep').execute  # by its module: a new process cannot find what a notebook defined
+        jobs = {pool.submit(job, o, notebook, threads): o['out_dir'] for o in todo}
+        for done in as_completed(jobs):
+            try: error = done.result()
             except Exception as e: error = f'{type(e).__name__}: {e}'
-            rows[jobs[job]] = dict(state='failed' if error else 'done', error=error or '')
-            bar.set_postfix(failed=sum(o['state'] == 'failed' for o in rows.values()), last=Path(jobs[job]).name)
+            rows[jobs[done]] = dict(state='failed' if error else 'done', error=error or '')
+            bar.set_postfix(failed=sum(o['state'] == 'failed' for o in rows.values()), last=Path(jobs[done]).name)
             bar.update()
     return pd.DataFrame([dict(folder=o['out_dir'], **rows[o['out_dir']]) for o in runs], columns=['folder', 'state', 'error'])
 
-# %% ../nbs/05_sweep.ipynb #3cd489c3
+# %% ../nbs/05_sweep.ipynb #9d55f630
 def slim(
     folder,  # of a finished run
     to,      # folder to make
@@ -90,7 +92,7 @@ def slim(
     (to/'metrics.jsonl').write_text(''.join(o for o in lines if json.loads(o)['event'] != 'step'), encoding='utf-8')
     return to
 
-# %% ../nbs/05_sweep.ipynb #45583b53
+# %% ../nbs/05_sweep.ipynb #8e2c47c4
 SEEDS = [0, 1, 2, 3, 4]
 CANDIDATES = {  # method -> strengths to choose from: about 2 and 6 (L2, SAE-FT: 0.7 too) over the price that plain fine-tuning ends up with
     'l2-sp': [.01, .03], 'ldifs': [150, 500], 'l2': [3, 10, 30], 'car-ft': [3, 10], 'lipsum-ft': [1, 3], 'sae-ft-sparse': [.5, 1.5], 'sae-ft': [.3, 1, 3]}
@@ -141,7 +143,7 @@ def stages(
         ablation=[main_run(root, 'sae-ft', 0)] + [pool(root, 'sae-ft', 0, LAMS.get('sae-ft', 1.), **o) for o in SIZES],
         wild=[main_run(root, m, s, **WILD) for s in SEEDS[:3] for m in ('zero-shot', 'ft', 'lp', 'l2', 'sae-ft')])
 
-# %% ../nbs/05_sweep.ipynb #2dd79839
+# %% ../nbs/05_sweep.ipynb #2f1ae038
 def paper(
     root='runs/paper',                 # folder of all runs
     to='nbs/results',                  # folder of the slim records, one folder a stage
