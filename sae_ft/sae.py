@@ -4,26 +4,28 @@
 
 # %% auto #0
 __all__ = ['SAES', 'FORMAT', 'fvu', 'SAE', 'TopKSAE', 'project_gradient', 'aux_loss', 'lr_factor', 'Tally', 'measure',
-           'plot_history', 'LivePlot', 'check_embeddings', 'train_step', 'train_sae', 'exceeded', 'sample',
-           'pre_activation_loss', 'ReLUSAE', 'JumpReLU', 'Step', 'JumpReLUSAE', 'BatchTopKSAE', 'MatryoshkaSAE',
-           'write_whole', 'read_safetensors', 'check_fit', 'load_official', 'saelens_architecture', 'write_saelens',
-           'read_cfg', 'read_saelens']
+           'plot_history', 'LivePlot', 'check_embeddings', 'train_step', 'train_epoch', 'go_on', 'train_sae',
+           'exceeded', 'sample', 'pre_activation_loss', 'ReLUSAE', 'JumpReLU', 'Step', 'JumpReLUSAE', 'BatchTopKSAE',
+           'MatryoshkaSAE', 'kind_of', 'make_sae', 'load_official', 'saelens_architecture', 'write_saelens', 'read_cfg',
+           'read_saelens']
 
-# %% ../nbs/02_sae.ipynb #99185f04
-import json, math, os
+# %% ../nbs/02_sae.ipynb #985b7fb7
+import json, math
 from functools import partial
 from pathlib import Path
+from typing import Optional
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 from tqdm.auto import tqdm
 
-# %% ../nbs/02_sae.ipynb #ae6bd77d
+from .faults import Stop, Stopped
+from .files import Checkpoint, check_fit, digest, parse, read_json, read_tensors, shapes, write_json, write_tensors
+
+# %% ../nbs/02_sae.ipynb #fb5c3458
 def fvu(
     x: torch.Tensor,         # (N, d) data
     x_hat: torch.Tensor,     # (N, d) reconstruction
@@ -35,7 +37,7 @@ def fvu(
     base = x.mean(0) if baseline == 'mean' else 0.
     return (x - x_hat).pow(2).sum() / (x - base).pow(2).sum()
 
-# %% ../nbs/02_sae.ipynb #72a5ef78
+# %% ../nbs/02_sae.ipynb #b0c9d8b6
 class SAE(nn.Module):
     """A sparse autoencoder that owns its normalisation; a kind adds `act`.
 
@@ -47,6 +49,7 @@ class SAE(nn.Module):
     settings = 'd', 'expansion', 'k', 'normalize', 'bias'   # what a file must say to make one
     biased = False # by default
     relu = True    # False where codes may be negative
+    steered = ()   # attributes that training changes beside the tensors
     def __init_subclass__(cls): SAE.classes[cls.__name__] = cls
 
     def __init__(self,
@@ -134,7 +137,7 @@ class TopKSAE(SAE):
 
 SAES = {'topk': TopKSAE, 'topk-signed': partial(TopKSAE, relu=False)}  # by name; more below
 
-# %% ../nbs/02_sae.ipynb #5423c923
+# %% ../nbs/02_sae.ipynb #550f957d
 @torch.no_grad()
 def project_gradient(
     sae: SAE,  # after backward, with unit columns
@@ -143,7 +146,7 @@ def project_gradient(
     D, g = sae.decoder.weight, sae.decoder.weight.grad
     g -= D * (D * g).sum(0)
 
-# %% ../nbs/02_sae.ipynb #39ec31fb
+# %% ../nbs/02_sae.ipynb #9763b904
 def aux_loss(
     sae: SAE,
     p: torch.Tensor,     # (B, n) activations before Top-k
@@ -154,7 +157,7 @@ def aux_loss(
     k = min(max(sae.d//2, 1), int(dead.sum()))
     return fvu(e.detach(), sae.decoder(sae.topk(p.masked_fill(~dead, 0.), k)))
 
-# %% ../nbs/02_sae.ipynb #5fb65ce9
+# %% ../nbs/02_sae.ipynb #dbe63bfb
 def lr_factor(
     step: int,   # from 0
     steps: int,  # of the whole training
@@ -162,7 +165,7 @@ def lr_factor(
     "1, then falling linearly to 0 over the last third."
     return min(1., 3*(steps - step)/steps)
 
-# %% ../nbs/02_sae.ipynb #14acf129
+# %% ../nbs/02_sae.ipynb #23a2f543
 class Tally:
     "Sums up FVU, L0 and the dead fraction over batches."
     def __init__(self, sae, var): self.var, self.err, self.on, self.N, self.fired = var, 0., 0, 0, torch.zeros(sae.n, dtype=torch.bool, device=sae.b_pre.device)
@@ -184,7 +187,7 @@ def measure(
         tally.add(x - sae.decode(s), s)
     return tally.result()
 
-# %% ../nbs/02_sae.ipynb #47c5e072
+# %% ../nbs/02_sae.ipynb #17ec6f3c
 def plot_history(
     history: list,  # rows of `train_sae`
 ):                  # figure
@@ -206,7 +209,7 @@ class LivePlot:
         if self.handle: self.handle.update(plot_history(history))
         else: self.handle = display(plot_history(history), display_id=True)
 
-# %% ../nbs/02_sae.ipynb #794a3ff8
+# %% ../nbs/02_sae.ipynb #7dceba7c
 def check_embeddings(
     z: torch.Tensor,  # (N, d) embeddings
 ):
@@ -240,7 +243,35 @@ def train_step(
     silent += len(u)
     silent[(s != 0).any(0)] = 0
 
-# %% ../nbs/02_sae.ipynb #710739bc
+# %% ../nbs/02_sae.ipynb #b6e9470a
+def train_epoch(
+    sae: SAE,
+    opt: torch.optim.Optimizer,
+    u: torch.Tensor,         # (N, d) normalised embeddings
+    rates: list,             # learning rate of each step
+    order: torch.Generator,  # of the order of samples
+    tally: Tally,            # fresh
+    silent: torch.Tensor,    # (n,) samples seen since each feature fired, updated
+    batch_size: int,
+    aux: float,              # weight of `revive`
+) -> dict:                   # fvu, l0, dead
+    "Every sample once."
+    for i, lr in zip(torch.randperm(len(u), generator=order).split(batch_size), rates):
+        for g in opt.param_groups: g['lr'] = lr
+        train_step(sae, opt, u[i.to(u.device)], tally, silent, len(u), aux)
+    return tally.result()
+
+def go_on(
+    sae: SAE,
+    checkpoint: Checkpoint,
+    parts: dict,             # as they were saved, set to that state
+    tensors: dict, about: dict,  # of `Checkpoint.load`
+) -> list:                   # history
+    "Set a training to the state of its checkpoint."
+    checkpoint.restore(parts, tensors)
+    for o in sae.steered: setattr(sae, o, torch.tensor(about['steered'][o], device=sae.b_pre.device))
+    return about['history']
+
 def train_sae(
     z: torch.Tensor,          # (N, d) embeddings
     expansion: float = 4,     # dictionary size n = expansion * d
@@ -255,8 +286,11 @@ def train_sae(
     normalize: bool = True,   # see `TopKSAE`
     aux: float = 1/32,        # weight of the loss that revives dead features
     kind: str = 'topk',       # a name in `SAES`
+    checkpoint: Optional[Checkpoint] = None,  # where the state is kept, and gone on from; None: nowhere
 ):                            # (sae, history: a list of dict(epoch, fvu, l0, dead))
-    "Train an SAE on embeddings. The same seed on the same machine gives the same SAE. Raises ValueError for an unknown kind and for what cannot be trained."
+    """Train an SAE on embeddings. The same seed on the same machine gives the same SAE, also when it was killed and goes on from its checkpoint.
+
+    Raises ValueError for an unknown kind, for what cannot be trained, and for a checkpoint of another training."""
     if kind not in SAES: raise ValueError(f"unknown kind of SAE '{kind}': known are {', '.join(map(repr, SAES))}.")
     check_embeddings(z)
     with torch.random.fork_rng(devices=[]):
@@ -268,21 +302,25 @@ def train_sae(
     opt = torch.optim.AdamW(sae.parameters(), lr=lr, weight_decay=0.)
     order, silent = torch.Generator().manual_seed(seed), torch.zeros(sae.n, device=device)
     batch_size = min(batch_size, math.ceil(len(u)/8))
-    step, steps = 0, epochs*math.ceil(len(u)/batch_size)
-    bar = tqdm(range(1, epochs + 1), desc='SAE', unit='epoch', disable=not progress)
-    for epoch in bar:
-        tally = Tally(sae, var)
-        for i in torch.randperm(len(u), generator=order).split(batch_size):
-            for g in opt.param_groups: g['lr'] = lr*lr_factor(step, steps)
-            train_step(sae, opt, u[i.to(device)], tally, silent, len(u), aux)
-            step += 1
-        history.append(dict(epoch=epoch, **tally.result()))
-        bar.set_postfix({o: f'{history[-1][o]:.3g}' for o in ('fvu', 'l0', 'dead')})
-        if on_epoch: on_epoch(history)
+    per_epoch = math.ceil(len(u)/batch_size)
+    what = dict(kind=kind, expansion=expansion, k=k, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, normalize=normalize, aux=aux, embeddings=digest(dict(z=z)))
+    checkpoint, parts = checkpoint or Checkpoint(), dict(sae=sae, opt=opt, order=order, silent=silent)
+    if begun := checkpoint.load(what, ('history', 'steered')): history = go_on(sae, checkpoint, parts, *begun)
+    bar = tqdm(range(len(history) + 1, epochs + 1), desc='SAE', unit='epoch', initial=len(history), total=epochs, disable=not progress)
+    with Stop() as stop:
+        try:
+            for epoch in bar:
+                rates = [lr*lr_factor(step, epochs*per_epoch) for step in range((epoch - 1)*per_epoch, epoch*per_epoch)]
+                history.append(dict(epoch=epoch, **train_epoch(sae, opt, u, rates, order, Tally(sae, var), silent, batch_size, aux)))
+                bar.set_postfix({o: f'{history[-1][o]:.3g}' for o in ('fvu', 'l0', 'dead')})
+                if checkpoint.due() or epoch == epochs:
+                    with stop.held(): checkpoint.save(parts, what=what, history=history, steered={o: float(getattr(sae, o)) for o in sae.steered})
+                if on_epoch: on_epoch(history)
+        except Stopped: raise Stopped(f'stopped by SIGTERM in epoch {len(history) + 1} of {epochs} of the SAE; {checkpoint}') from None
     sae.finish(u, batch_size)
     return sae.eval(), history
 
-# %% ../nbs/02_sae.ipynb #9730b1ff
+# %% ../nbs/02_sae.ipynb #e5ac0031
 def exceeded(
     p: torch.Tensor,  # (N, n) activations
     k: int,
@@ -306,10 +344,11 @@ def pre_activation_loss(
     "How far dead features are below their threshold, in standard deviations of p (after Anthropic's Circuits Updates, January 2025)."
     return (threshold - p)[:, dead].relu().mean()/p.detach().std()
 
-# %% ../nbs/02_sae.ipynb #e419116f
+# %% ../nbs/02_sae.ipynb #b7b9ee54
 class ReLUSAE(SAE):
     "ReLU and an L1 price (Bricken et al. 2023): s = ReLU(p), trained on FVU + price * |s|_1 / sd, with the price steered so that k features are on."
     biased, price, rate = True, .3, .1  # the price at first, and how fast it may grow: by the factor e^rate a step
+    steered = 'price',
     def act(self, p): return p.relu()
     @torch.no_grad()
     def start(self, u):
@@ -322,7 +361,7 @@ class ReLUSAE(SAE):
         l0 = (s > 0).sum(1).float().mean()
         self.price = self.price*(self.rate*(l0/self.k - 1).clamp(-1, 1)).exp()
 
-# %% ../nbs/02_sae.ipynb #c023a383
+# %% ../nbs/02_sae.ipynb #ba8648fa
 class JumpReLU(torch.autograd.Function):
     "(p, theta, eps) -> p where p > theta, else 0, with a straight-through estimate of width eps as the gradient for theta."
     @staticmethod
@@ -348,12 +387,13 @@ class Step(torch.autograd.Function):
         p, theta = ctx.saved_tensors
         return None, -(g*((p - theta).abs() < ctx.eps/2)/ctx.eps).sum(0), None
 
-# %% ../nbs/02_sae.ipynb #569a6b8c
+# %% ../nbs/02_sae.ipynb #b3fb6fdd
 class JumpReLUSAE(SAE):
     "A learnt threshold for each feature (Rajamanoharan et al. 2024): s = p where p > theta, else 0, trained on FVU + (mean L0 / k - 1)^2."
     biased = True
     speed = 4.  # theta = e^(speed t)
     width = .1  # of the estimator's window, in standard deviations of the data
+    steered = 'eps',
     def __init__(self, *args, **kwargs):  # as `SAE`
         super().__init__(*args, **kwargs)
         self.t, self.eps = nn.Parameter(torch.zeros(self.n)), self.width
@@ -375,7 +415,7 @@ class JumpReLUSAE(SAE):
         return super().loss(u, p, s, e, var) + (l0/self.k - 1).pow(2)
     def revive(self, p, e, dead): return pre_activation_loss(p, self.threshold, dead)
 
-# %% ../nbs/02_sae.ipynb #2db0721b
+# %% ../nbs/02_sae.ipynb #2075e2da
 class BatchTopKSAE(SAE):
     "The k B largest activations of a batch of B are on (Bussmann et al. 2024); outside of training, those above a threshold that is saved."
     def __init__(self, *args, **kwargs):  # as `SAE`
@@ -392,7 +432,7 @@ class BatchTopKSAE(SAE):
     def finish(self, u, batch_size):
         self.set_threshold(torch.stack([exceeded(self.pre(x).relu(), self.k) for x in u.split(batch_size)]))
 
-# %% ../nbs/02_sae.ipynb #36a07f7c
+# %% ../nbs/02_sae.ipynb #8fef0221
 class MatryoshkaSAE(BatchTopKSAE):
     "BatchTopK whose first n/16, n/8, n/4 and n/2 features must each reconstruct alone, too (Bussmann et al. 2025)."
     @property
@@ -406,50 +446,51 @@ class MatryoshkaSAE(BatchTopKSAE):
 
 SAES.update({'relu': ReLUSAE, 'batchtopk': BatchTopKSAE, 'jumprelu': JumpReLUSAE, 'matryoshka': MatryoshkaSAE})
 
-# %% ../nbs/02_sae.ipynb #4daf52c6
+# %% ../nbs/02_sae.ipynb #d5e5ed79
 FORMAT = 'sae_ft.'  # and the name of the class
-
-def write_whole(
-    path,   # where the file is to be
-    write,  # called with the path to write to
-):
-    "Write beside `path`, then move there: all or nothing."
-    part = path.with_name(path.name + '.tmp')
-    try:
-        write(part)
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
 
 @patch
 def save(
     self: SAE,
     path,  # of the .safetensors file; missing folders are made
 ):
-    "Write tensors and configuration, all or nothing."
+    "Write tensors, configuration and a checksum, all or nothing. Raises OSError."
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-    write_whole(path, lambda p: save_file(tensors, p, metadata=dict(format=FORMAT + type(self).__name__, config=json.dumps(self.config))))
+    write_tensors(path, self.state_dict(), format=FORMAT + type(self).__name__, config=json.dumps(self.config))
 
-def read_safetensors(
-    path,  # of a .safetensors file
-):         # (tensors, metadata)
-    "Raises FileNotFoundError, or ValueError for what is no safetensors file."
-    if not Path(path).is_file(): raise FileNotFoundError(f"there is no SAE file '{path}'.")
+_TYPES = dict(d=int, k=int, expansion=(int, float), normalize=bool, bias=bool, relu=bool)
+
+def kind_of(
+    name: str,     # of a class of SAEs
+    config: dict,  # its settings, perhaps a stranger's
+    path,          # for messages
+) -> type:         # the class
+    "The class that a file names. Raises ValueError unless the settings are those of such a class, by name and type."
+    if name not in SAE.classes: raise ValueError(f"'{path}' is a safetensors file without an SAE's configuration: it was not written by SAE.save.")
+    def right(key, value): return isinstance(value, _TYPES[key]) and (type(value) is bool) == (_TYPES[key] is bool)
+    cls = SAE.classes[name]
+    if not isinstance(config, dict) or not {'d', 'k'} <= set(config) <= set(cls.settings) or not all(right(k, v) for k, v in config.items()):
+        raise ValueError(f"the configuration in '{path}' is not that of a {name}: it has {', '.join(cls.settings)}.")
+    return cls
+
+def make_sae(
+    name: str,     # of a class of SAEs
+    config: dict,  # its settings, perhaps a stranger's
+    have: dict,    # name -> shape of the tensors that are to go in
+    path,          # for messages
+) -> SAE:          # with those shapes
+    "An SAE by its configuration. Raises ValueError, before any memory is taken, for settings that make none or do not fit the tensors."
+    cls = kind_of(name, config, path)
     try:
-        with safe_open(path, 'pt') as f: return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}
-    except SafetensorError: raise ValueError(f"'{path}' is not a safetensors file, or a damaged one.") from None
+        with torch.device('meta'): check_fit(shapes(cls(**config).state_dict()), have, path, 'SAE')
+    except (OverflowError, RuntimeError): raise ValueError(f"the configuration in '{path}' makes no SAE: d is {config['d']} and expansion {config.get('expansion')}.") from None
+    return cls(**config)
 
-def check_fit(
-    want: dict,  # name -> tensor, of the model
-    have: dict,  # name -> tensor, of the file
-    path,        # named in the message
-):
-    "Raises ValueError that names the first tensor missing, unknown or of another shape."
-    for name in [*want, *have]:
-        if name not in have: raise ValueError(f"'{path}' lacks the SAE's tensor '{name}'.")
-        if name not in want: raise ValueError(f"'{path}' holds a tensor '{name}' that an SAE does not have.")
-        if want[name].shape != have[name].shape: raise ValueError(f"'{name}' in '{path}' has shape {tuple(have[name].shape)}, and the SAE needs {tuple(want[name].shape)}.")
+def _config(notes):
+    "The settings among a file's notes, or None."
+    try: return parse(notes.get('config', ''))
+    except ValueError: return None
 
 @patch(cls_method=True)
 def load(
@@ -457,17 +498,17 @@ def load(
     path,                 # of a file that `save` wrote
     device: str = 'cpu',  # where it goes
 ) -> SAE:                 # of the kind that was saved
-    "Read an SAE. Raises FileNotFoundError, or ValueError for what is not one, or not one of this class."
-    tensors, meta = read_safetensors(path)
-    name = meta.get('format', '').removeprefix(FORMAT)
-    if name not in SAE.classes: raise ValueError(f"'{path}' is a safetensors file without an SAE's configuration: it was not written by SAE.save.")
-    if not issubclass(SAE.classes[name], cls): raise ValueError(f"'{path}' holds a {name}, not a {cls.__name__}: read it with SAE.load.")
-    sae = SAE.classes[name](**json.loads(meta['config']))
-    check_fit(sae.state_dict(), tensors, path)
-    sae.load_state_dict(tensors)
-    return sae.to(device).eval()
+    "Read an SAE. Raises FileNotFoundError, or ValueError for what is not one, is damaged, or is not one of this class."
+    made = []
+    def fits(have, notes):
+        name = notes.get('format', '').removeprefix(FORMAT)
+        if name in SAE.classes and not issubclass(SAE.classes[name], cls): raise ValueError(f"'{path}' holds a {name}, not a {cls.__name__}: read it with SAE.load.")
+        made.append(make_sae(name, _config(notes), have, path))
+    tensors, _ = read_tensors(path, 'SAE file', fits)
+    made[0].load_state_dict(tensors)
+    return made[0].to(device).eval()
 
-# %% ../nbs/02_sae.ipynb #c9fdbe57
+# %% ../nbs/02_sae.ipynb #23739813
 def load_official(
     path,                    # of a state dict that the official code saved with torch.save
     k: int,                  # it was trained with: the file does not say
@@ -477,14 +518,14 @@ def load_official(
     if not Path(path).is_file(): raise FileNotFoundError(f"there is no SAE file '{path}'.")
     try: tensors = dict(torch.load(path, map_location='cpu', weights_only=True))
     except Exception: raise ValueError(f"'{path}' is not a state dict that can be read safely.") from None
-    if 'decoder.weight' not in tensors: raise ValueError(f"'{path}' lacks the SAE's tensor 'decoder.weight'.")
+    if not all(isinstance(o, torch.Tensor) for o in tensors.values()) or tensors.get('decoder.weight', torch.empty(0)).ndim != 2: raise ValueError(f"'{path}' lacks the SAE's tensor 'decoder.weight'.")
     d, n = tensors['decoder.weight'].shape
     sae = TopKSAE(d, n/d, k, normalize, relu=False)
-    check_fit(sae.state_dict(), tensors, path)
+    check_fit(shapes(sae.state_dict()), shapes(tensors), path, 'SAE')
     sae.load_state_dict(tensors)
     return sae.eval()
 
-# %% ../nbs/02_sae.ipynb #e471139d
+# %% ../nbs/02_sae.ipynb #f4d7bc28
 def saelens_architecture(
     sae: SAE,
 ) -> str:
@@ -509,22 +550,29 @@ def write_saelens(
                metadata=dict(sae_lens_version='6.0.0', sae_ft=dict(kind=type(sae).__name__, config=sae.config)))
     if arch == 'topk': cfg |= dict(k=sae.k, rescale_acts_by_decoder_norm=False)
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder/'sae_weights.safetensors', lambda p: save_file({k: v.detach().cpu().float().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}, p))
-    write_whole(folder/'cfg.json', lambda p: p.write_text(json.dumps(cfg, indent=1), encoding='utf-8'))
+    write_tensors(folder/'sae_weights.safetensors', {k: v.float().clone() for k, v in tensors.items()})
+    write_json(folder/'cfg.json', cfg)
 
-# %% ../nbs/02_sae.ipynb #2400c87b
+# %% ../nbs/02_sae.ipynb #d4a5964c
 def read_cfg(
     path,        # of a cfg.json
 ) -> dict:
     "A SAELens configuration. Raises FileNotFoundError, or ValueError for what no SAE of ours can express."
-    if not path.is_file(): raise FileNotFoundError(f"there is no SAELens configuration '{path}'.")
-    try: cfg = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError: raise ValueError(f"'{path}' is not JSON.") from None
+    cfg = read_json(path)
+    if bad := [o for o in ('d_in', 'd_sae', *(['k'] if 'k' in cfg else [])) if type(cfg.get(o)) is not int or cfg[o] < 1]: raise ValueError(f"'{path}' has {bad[0]} = {cfg.get(bad[0])!r}, which must be a whole number, 1 or more.")
     known = dict(architecture=('topk', 'standard', 'jumprelu'), normalize_activations=('none', 'constant_norm_rescale'), apply_b_dec_to_input=(True,), reshape_activations=('none',))
     default = dict(architecture=None, normalize_activations='none', apply_b_dec_to_input=True, reshape_activations='none')
     for key, values in known.items():
         if (have := cfg.get(key, default[key])) not in values: raise ValueError(f"'{path}' has {key} = {have!r}, and an SAE here can express {' or '.join(map(repr, values))} only.")
     return cfg
+
+def _noted(cfg, folder):
+    "The SAE that `write_saelens` noted under `metadata`, if it did."
+    try: name, config = cfg['metadata']['sae_ft']['kind'], cfg['metadata']['sae_ft']['config']
+    except (KeyError, TypeError): return None
+    cls = kind_of(name, config, folder)
+    if config['d'] != cfg['d_in'] or not .5 < config.get('expansion', 4)*config['d']/cfg['d_sae'] < 2: raise ValueError(f"'{folder}' says d_in = {cfg['d_in']}, d_sae = {cfg['d_sae']} and, under metadata, another size.")
+    return cls(**config)
 
 @torch.no_grad()
 def read_saelens(
@@ -532,13 +580,12 @@ def read_saelens(
     k: int = 8,  # for architectures without one that SAELens itself trained; changes nothing but further training
 ) -> SAE:
     "Read an SAE in the layout of SAELens 6. Raises FileNotFoundError, or ValueError for what no SAE here can express."
-    cfg, (tensors, _) = read_cfg(Path(folder)/'cfg.json'), read_safetensors(Path(folder)/'sae_weights.safetensors')
-    d, n, arch = cfg['d_in'], cfg['d_sae'], cfg['architecture']
-    want = dict(W_enc=torch.empty(d, n), b_enc=torch.empty(n), W_dec=torch.empty(n, d), b_dec=torch.empty(d))
-    check_fit(want | (dict(threshold=torch.empty(n)) if arch == 'jumprelu' else {}), tensors, folder)
-    ours, normalize = cfg.get('metadata', {}).get('sae_ft'), cfg.get('normalize_activations', 'none') != 'none'
-    if ours and ours['kind'] in SAE.classes: sae = SAE.classes[ours['kind']](**ours['config'])
-    else: sae = dict(topk=TopKSAE, standard=ReLUSAE, jumprelu=JumpReLUSAE)[arch](d, n/d, cfg.get('k', k), normalize, bias=bool(tensors['b_enc'].any()))
+    folder = Path(folder)
+    cfg = read_cfg(folder/'cfg.json')
+    d, n, arch, normalize = cfg['d_in'], cfg['d_sae'], cfg['architecture'], cfg.get('normalize_activations', 'none') != 'none'
+    want = dict(W_enc=(d, n), b_enc=(n,), W_dec=(n, d), b_dec=(d,), **(dict(threshold=(n,)) if arch == 'jumprelu' else {}))
+    tensors, _ = read_tensors(folder/'sae_weights.safetensors', 'SAE file', lambda have, _: check_fit(want, have, folder, 'SAE'))
+    sae = _noted(cfg, folder) or dict(topk=TopKSAE, standard=ReLUSAE, jumprelu=JumpReLUSAE)[arch](d, n/d, cfg.get('k', k), normalize, bias=bool(tensors['b_enc'].any()))
     c, length = math.sqrt(d) if normalize else 1., tensors['W_dec'].norm(dim=1) if cfg.get('rescale_acts_by_decoder_norm') else torch.ones(n)
     sae.encoder.weight.copy_(c*(tensors['W_enc']*length).T)
     sae.decoder.weight.copy_((tensors['W_dec']/length[:, None]).T/c)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Store', 'embed_kept']
 
-# %% ../nbs/01_store.ipynb #98ca49e8
+# %% ../nbs/01_store.ipynb #c1eb64bf
 import json, time, warnings
 from pathlib import Path
 from typing import Callable, Optional
@@ -16,7 +16,7 @@ from .clip import embed, embed_batches
 from .faults import Stop, Stopped
 from .files import read_tensors, write_json, write_tensors, read_json
 
-# %% ../nbs/01_store.ipynb #5062ad34
+# %% ../nbs/01_store.ipynb #315e4308
 class Store:
     "A folder of embeddings of one thing: parts of consecutive pictures, 000000000.safetensors and on."
     def __init__(self,

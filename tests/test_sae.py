@@ -159,7 +159,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path, sae = tmp_path/'sae.safetensors', TopKSAE(6)
     sae.save(path)
     before = path.read_bytes()
-    monkeypatch.setattr('sae_ft.sae.os.replace', lambda *a: (_ for _ in ()).throw(OSError('disk full')))
+    monkeypatch.setattr('sae_ft.files.os.replace', lambda *a: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError): TopKSAE(6).save(path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ['sae.safetensors']
 
@@ -394,9 +394,9 @@ def test_saelens_that_cannot_be_read(tmp_path, cfg, words):
     with pytest.raises(ValueError, match=words): read_saelens(foreign(tmp_path, **cfg))
 
 def test_saelens_folders_that_are_not(tmp_path):
-    with pytest.raises(FileNotFoundError, match='there is no SAELens configuration'): read_saelens(tmp_path)
+    with pytest.raises(FileNotFoundError, match='there is no file'): read_saelens(tmp_path)
     (tmp_path/'cfg.json').write_text('{')
-    with pytest.raises(ValueError, match='is not JSON'): read_saelens(tmp_path)
+    with pytest.raises(ValueError, match='is not valid JSON'): read_saelens(tmp_path)
     foreign(tmp_path); (tmp_path/'sae_weights.safetensors').unlink()
     with pytest.raises(FileNotFoundError, match='there is no SAE file'): read_saelens(tmp_path)
 
