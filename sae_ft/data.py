@@ -323,6 +323,7 @@ class Suite:
     val: datasets.Dataset
     splits: dict             # {name: Split}
     skipped: dict = field(default_factory=dict)  # {split: names of broken pictures that were left out}
+    fingerprint: dict = field(default_factory=dict)  # {split: SHA-256 of its pictures and labels}
 
     def _repr_markdown_(self):
         rows = [('train', 'id', self.train, ''), ('val', 'id', self.val, '')] + [(s.name, s.kind, s.data, s.metric) for s in self.splits.values()]

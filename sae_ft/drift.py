@@ -13,11 +13,12 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 
 from .clip import Classifier
 from .sae import SAE, fvu
-from .trainer import BLUE, COLOURS, GREEN, ORANGE, Config, embed_splits, load_run
+from .experiment import load_run
+from .files import read_tensors
+from .trainer import BLUE, COLOURS, GREEN, ORANGE, Config, embed_splits
 
 # %% ../nbs/06_drift.ipynb #2e5f428b
 class CKA:
@@ -111,7 +112,7 @@ def epoch_drift(
     "Drift after every epoch (paper Figure 2). Raises FileNotFoundError for a missing file, RuntimeError for another model's weights."
     was = {k: v.clone() for k, v in classifier.state_dict().items()}
     def at(file):
-        classifier.load_state_dict(load_file(file))
+        classifier.load_state_dict(read_tensors(file)[0])
         return embed_splits(classifier, dict(split=data), cfg, progress=False)['split'][0]
     try: return [dict(epoch=e, **drift(sae, z0, at(o))) for e, o in sorted(files.items())]
     finally: classifier.load_state_dict(was)

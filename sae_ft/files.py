@@ -6,7 +6,7 @@
 __all__ = ['write_whole', 'digest', 'write_tensors', 'read_tensors', 'shapes', 'check_fit', 'parse', 'read_json', 'write_json',
            'Journal', 'lock', 'check_plain', 'state_of', 'set_state', 'Checkpoint']
 
-# %% ../nbs/00_files.ipynb #d6b07453
+# %% ../nbs/00_files.ipynb #dfa6a8d9
 import hashlib, json, os, time
 from functools import singledispatch
 from pathlib import Path
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-# %% ../nbs/00_files.ipynb #9372a617
+# %% ../nbs/00_files.ipynb #0cbba00e
 def _sync(path):
     "Have the disk keep a file, or the names in a folder."
     if os.name == 'nt' and path.is_dir(): return  # Windows has no such thing
@@ -42,7 +42,7 @@ def write_whole(
         raise OSError(f"'{path}' could not be written ({getattr(e, 'strerror', None) or e}){kept}: free some space and run again.") from None
     finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/00_files.ipynb #d73b01df
+# %% ../nbs/00_files.ipynb #5fee74b2
 def digest(
     tensors: dict,          # name -> tensor
     notes: dict = {},       # name -> text
@@ -81,7 +81,7 @@ def read_tensors(
     if want and want != digest(tensors, notes): raise ValueError(f"'{path}' is damaged: its checksum is not that of its contents.")
     return tensors, notes
 
-# %% ../nbs/00_files.ipynb #d27b480c
+# %% ../nbs/00_files.ipynb #b93d42a2
 def shapes(tensors): return {k: tuple(v.shape) for k, v in tensors.items()}
 
 def check_fit(
@@ -96,7 +96,7 @@ def check_fit(
         if name not in want: raise ValueError(f"'{path}' holds a tensor '{name}' that this {what} does not have.")
         if tuple(want[name]) != tuple(have[name]): raise ValueError(f"'{name}' in '{path}' has shape {tuple(have[name])}, and the {what} needs {tuple(want[name])}.")
 
-# %% ../nbs/00_files.ipynb #ae2294c7
+# %% ../nbs/00_files.ipynb #1d30d5b8
 def parse(
     text: str,
 ) -> object:
@@ -119,7 +119,7 @@ def read_json(
 
 def write_json(path, value): write_whole(Path(path), lambda p: p.write_text(json.dumps(value, indent=1), encoding='utf-8'))
 
-# %% ../nbs/00_files.ipynb #160df2b5
+# %% ../nbs/00_files.ipynb #37627f09
 class Journal:
     "A file of JSON lines that grows."
     def __init__(self,
@@ -146,12 +146,12 @@ class Journal:
         if not isinstance(found, dict): raise ValueError(f"line {i} of '{self.path}' is damaged.")
         return found
 
-# %% ../nbs/00_files.ipynb #0fbc3de7
+# %% ../nbs/00_files.ipynb #350b0416
 def lock(
     folder: Path,  # that exists
 ) -> FileLock:     # release() it, or let the process end
     "Take a folder for this process. Raises ValueError if another process has it."
-    taken = FileLock(folder/'.lock', timeout=0, is_singleton=True, thread_local=False)
+    taken = FileLock(folder/'.lock', timeout=5, is_singleton=True, thread_local=False)  # a process that was just killed may take a moment to go
     try: taken.acquire()
     except Timeout: raise ValueError(f"another process is at work in '{folder}': wait for it, or choose another out_dir.") from None
     return taken
@@ -163,7 +163,7 @@ def check_plain(
     for o in folder.rglob('*'):
         if o.is_symlink(): raise ValueError(f"'{o}' is a link: a run folder holds plain files only, so copy what it points to, or delete it.")
 
-# %% ../nbs/00_files.ipynb #94efd8e4
+# %% ../nbs/00_files.ipynb #705f9069
 @singledispatch
 def state_of(part): raise TypeError(f'a checkpoint cannot hold a {type(part).__name__}.')
 
@@ -225,7 +225,7 @@ class Checkpoint:
         self.last = time.time()
 
     def load(self,
-        what: dict = {},   # what the state must be of, as it was saved under this name
+        what: Optional[dict] = None,   # what the state must be of, as it was saved under this name; None: anything
         needs: tuple = (), # names that `about` must have
     ):                     # (tensors, about), or None
         "Read the state, if there is one. Raises ValueError for a damaged one, and for one of something else."
@@ -235,12 +235,12 @@ class Checkpoint:
             about = parse(notes['about'])
             if not isinstance(about, dict) or any(o not in about for o in needs): raise ValueError
         except (KeyError, ValueError): raise ValueError(f"the checkpoint '{self.path}' is damaged: delete it, and what it held is made again.") from None
-        there = about.get('what', {})
-        if differ := [k for k in {**there, **what} if there.get(k) != what.get(k)]:
+        there, what = about.get('what', {}), json.loads(json.dumps(what))
+        if what is not None and (differ := [k for k in {**there, **what} if there.get(k) != what.get(k)]):
             raise ValueError(f"the checkpoint '{self.path}' is of something else ({differ[0]} was {there.get(differ[0])!r} and is {what.get(differ[0])!r}): delete it, or choose another place.")
         return tensors, about
 
-    def __str__(self): return f"the same call goes on from '{self.path}'." if self.path and self.path.exists() else 'nothing was kept.'
+    def __str__(self): return f"what was done is kept in '{self.path}', and the same call goes on from there." if self.path and self.path.exists() else 'nothing was kept.'
 
     def restore(self,
         parts: dict,    # as in `save`, changed in place

@@ -18,7 +18,8 @@ import pandas as pd
 from scipy.stats import t as student
 
 from .methods import METHODS
-from .trainer import BLUE, COLOURS, GREEN, ORANGE, PINK, SKY, YELLOW, Run, load_run
+from .experiment import Run, load_run
+from .trainer import BLUE, COLOURS, GREEN, ORANGE, PINK, SKY, YELLOW
 
 # %% ../nbs/07_shifts.ipynb #20d5525c
 def read_runs(

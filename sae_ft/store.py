@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Store', 'embed_kept']
 
-# %% ../nbs/01_store.ipynb #c1eb64bf
+# %% ../nbs/01_store.ipynb #fe0d4bd2
 import json, time, warnings
 from pathlib import Path
 from typing import Callable, Optional
@@ -16,7 +16,7 @@ from .clip import embed, embed_batches
 from .faults import Stop, Stopped
 from .files import read_tensors, write_json, write_tensors, read_json
 
-# %% ../nbs/01_store.ipynb #315e4308
+# %% ../nbs/01_store.ipynb #380701d7
 class Store:
     "A folder of embeddings of one thing: parts of consecutive pictures, 000000000.safetensors and on."
     def __init__(self,
@@ -78,5 +78,5 @@ def embed_kept(
             except Stopped:
                 flush()
                 raise Stopped(f"stopped by SIGTERM: {sum(map(len, zs)):,} of {len(dataset):,} pictures are embedded and kept in '{folder}'; the same call goes on from there.") from None
-        flush()
+        if kept or time.time() - last >= every: flush()
     return torch.cat(zs), torch.cat(ys)

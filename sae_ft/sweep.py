@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SEEDS', 'CANDIDATES', 'LAMS', 'COMPARED_BY_PICTURE', 'COMPARED', 'SIZES', 'WILD', 'grid', 'find_notebook', 'execute',
-           'sweep', 'slim', 'pool', 'main_run', 'extras', 'stages', 'paper']
+           'alone', 'sweep', 'slim', 'pool', 'main_run', 'extras', 'stages', 'paper']
 
-# %% ../nbs/05_sweep.ipynb #8a3e0780
+# %% ../nbs/05_sweep.ipynb #7389ea73
 import json, multiprocessing, os, shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -18,9 +19,11 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 import sae_ft
-from .trainer import Config, is_finished, load_run
+from .experiment import is_finished, load_run
+from .faults import die_with_parent
+from .trainer import Config
 
-# %% ../nbs/05_sweep.ipynb #0923d0a0
+# %% ../nbs/05_sweep.ipynb #836075a4
 def grid(
     root,        # folder of all the runs
     **settings,  # of `Config`: a value, or a list of values to vary
@@ -31,7 +34,7 @@ def grid(
     label = lambda k, v: str(v) if k == 'method' else f'{k}{v:g}' if isinstance(v, (int, float)) else f'{k}{v}'
     return [dict(o, out_dir=str(Path(root)/'-'.join(label(k, o[k]) for k in many))) for o in runs]
 
-# %% ../nbs/05_sweep.ipynb #7cdb99e6
+# %% ../nbs/05_sweep.ipynb #46a3aa95
 def find_notebook() -> Path:
     "`05_finetune.ipynb` of the repository that this package lies in. Raises FileNotFoundError without one."
     path = Path(sae_ft.__file__).parent.parent/'nbs'/'05_finetune.ipynb'
@@ -55,30 +58,37 @@ def execute(
     except Exception as e: return f'{type(e).__name__}: {e}'.splitlines()[0]
     shutil.move(page, folder/'run.ipynb')
 
+def alone(
+    settings: dict, notebook: str, threads: int,  # as for `execute`
+) -> Optional[str]:                               # as from it
+    "Execute the notebook from a process of its own, which ends when this one ends; its death is an error like others."
+    job = import_module('sae_ft.sweep').execute  # by its module: a new process cannot find what a notebook defined
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), die_with_parent) as process: return process.submit(job, settings, notebook, threads).result()
+    except BrokenProcessPool: return 'the process of this run died, often for lack of memory: use fewer workers, and call again to go on with it.'
+
 def sweep(
     runs: list,                      # dicts of settings, each with its out_dir, as from `grid`
     workers: int = 1,                # runs at a time
     notebook: Optional[str] = None,  # path of 05_finetune.ipynb; None: the repository's
     progress: bool = True,           # show a bar over runs
 ) -> pd.DataFrame:                   # a row a run: folder, state ('done', 'was done', 'failed'), error
-    "Execute every run that is not done yet; go on after a failure. Raises ValueError for a wrong setting before anything starts."
-    for o in runs: Config(**o).check()
+    "Execute every run that is not done yet; go on with what was begun, and after a failure. Raises ValueError for a wrong setting before anything starts."
+    for o in runs: Config(**o).check().check_folder()
     if twice := {o['out_dir'] for o in runs if sum(p['out_dir'] == o['out_dir'] for p in runs) > 1}: raise ValueError(f"two runs have the folder '{min(twice)}': give each its own out_dir.")
     rows = {o['out_dir']: dict(state='was done', error='') for o in runs if is_finished(o['out_dir'])}
     notebook, threads = str(notebook or find_notebook()), max(1, os.cpu_count()//workers)
     todo = [o for o in runs if o['out_dir'] not in rows]
-    with ProcessPoolExecutor(workers, multiprocessing.get_context('spawn')) as pool, tqdm(total=len(runs), initial=len(rows), desc='sweep', unit='run', disable=not progress) as bar:
-        job = import_module('sae_ft.sweep').execute  # by its module: a new process cannot find what a notebook defined
-        jobs = {pool.submit(job, o, notebook, threads): o['out_dir'] for o in todo}
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(runs), initial=len(rows), desc='sweep', unit='run', disable=not progress) as bar:
+        jobs = {pool.submit(alone, o, notebook, threads): o['out_dir'] for o in todo}
         for done in as_completed(jobs):
-            try: error = done.result()
-            except Exception as e: error = f'{type(e).__name__}: {e}'
+            error = done.result()
             rows[jobs[done]] = dict(state='failed' if error else 'done', error=error or '')
             bar.set_postfix(failed=sum(o['state'] == 'failed' for o in rows.values()), last=Path(jobs[done]).name)
             bar.update()
     return pd.DataFrame([dict(folder=o['out_dir'], **rows[o['out_dir']]) for o in runs], columns=['folder', 'state', 'error'])
 
-# %% ../nbs/05_sweep.ipynb #9d55f630
+# %% ../nbs/05_sweep.ipynb #bb92d6e6
 def slim(
     folder,  # of a finished run
     to,      # folder to make
@@ -92,7 +102,7 @@ def slim(
     (to/'metrics.jsonl').write_text(''.join(o for o in lines if json.loads(o)['event'] != 'step'), encoding='utf-8')
     return to
 
-# %% ../nbs/05_sweep.ipynb #8e2c47c4
+# %% ../nbs/05_sweep.ipynb #58dadddc
 SEEDS = [0, 1, 2, 3, 4]
 CANDIDATES = {  # method -> strengths to choose from: about 2 and 6 (L2, SAE-FT: 0.7 too) over the price that plain fine-tuning ends up with
     'l2-sp': [.01, .03], 'ldifs': [150, 500], 'l2': [3, 10, 30], 'car-ft': [3, 10], 'lipsum-ft': [1, 3], 'sae-ft-sparse': [.5, 1.5], 'sae-ft': [.3, 1, 3]}
@@ -143,7 +153,7 @@ def stages(
         ablation=[main_run(root, 'sae-ft', 0)] + [pool(root, 'sae-ft', 0, LAMS.get('sae-ft', 1.), **o) for o in SIZES],
         wild=[main_run(root, m, s, **WILD) for s in SEEDS[:3] for m in ('zero-shot', 'ft', 'lp', 'l2', 'sae-ft')])
 
-# %% ../nbs/05_sweep.ipynb #2f1ae038
+# %% ../nbs/05_sweep.ipynb #6d6262cc
 def paper(
     root='runs/paper',                 # folder of all runs
     to='nbs/results',                  # folder of the slim records, one folder a stage

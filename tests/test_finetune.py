@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sae_ft.trainer import Config, load_run
+from sae_ft.experiment import load_run
+from sae_ft.trainer import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT/'nbs'/'05_finetune.ipynb'

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from sae_ft.sweep import CANDIDATES, COMPARED, LAMS, SEEDS, grid, paper, stages, sweep
-from sae_ft.trainer import Config, read_config, read_metrics
+from sae_ft.experiment import read_config, read_metrics
+from sae_ft.trainer import Config
 
 RESULTS = Path(__file__).resolve().parent.parent/'nbs'/'results'
 PLACE = {'out_dir', 'sae', 'device', 'workers', 'log_every'}  # what may differ without another result

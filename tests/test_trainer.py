@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from sae_ft.clip import load_clip, zero_shot
 from sae_ft.data import load_suite
 from sae_ft.methods import METHODS
-from sae_ft.trainer import RULES, Config, Experiment, alphas, finetune, is_finished, load_run, lr_at, run, wise
+from sae_ft.experiment import Experiment, is_finished, load_run, run
+from sae_ft.trainer import RULES, Config, alphas, finetune, lr_at, wise
 
 TINY = dict(limit=64, epochs=1, batch_size=32, sae_epochs=3, lr=1e-4, precision='fp32', device='cpu', log_every=1)
 
@@ -116,7 +117,7 @@ def test_a_finished_run_is_not_overwritten_by_another(done):
 
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path/'letter.txt').write_text('dear')
-    with pytest.raises(ValueError) as error: Config(out_dir=str(tmp_path)).check()
+    with pytest.raises(ValueError) as error: Config(out_dir=str(tmp_path)).check().check_folder()
     assert 'not the folder of a run' in one_line(error) and [o.name for o in tmp_path.iterdir()] == ['letter.txt']
 
 def test_a_run_that_was_cut_off_is_not_finished_and_starts_over(done, tmp_path):
