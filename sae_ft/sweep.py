@@ -6,7 +6,7 @@
 __all__ = ['SEEDS', 'CANDIDATES', 'LAMS', 'COMPARED_BY_PICTURE', 'COMPARED', 'SIZES', 'WILD', 'grid', 'find_notebook', 'execute',
            'alone', 'sweep', 'slim', 'pool', 'main_run', 'extras', 'stages', 'paper']
 
-# %% ../nbs/05_sweep.ipynb #7389ea73
+# %% ../nbs/05_sweep.ipynb #781195cd
 import json, multiprocessing, os, shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -23,7 +23,7 @@ from .experiment import is_finished, load_run
 from .faults import die_with_parent
 from .trainer import Config
 
-# %% ../nbs/05_sweep.ipynb #836075a4
+# %% ../nbs/05_sweep.ipynb #bbae016a
 def grid(
     root,        # folder of all the runs
     **settings,  # of `Config`: a value, or a list of values to vary
@@ -34,7 +34,7 @@ def grid(
     label = lambda k, v: str(v) if k == 'method' else f'{k}{v:g}' if isinstance(v, (int, float)) else f'{k}{v}'
     return [dict(o, out_dir=str(Path(root)/'-'.join(label(k, o[k]) for k in many))) for o in runs]
 
-# %% ../nbs/05_sweep.ipynb #46a3aa95
+# %% ../nbs/05_sweep.ipynb #89b5a007
 def find_notebook() -> Path:
     "`05_finetune.ipynb` of the repository that this package lies in. Raises FileNotFoundError without one."
     path = Path(sae_ft.__file__).parent.parent/'nbs'/'05_finetune.ipynb'
@@ -88,7 +88,7 @@ def sweep(
             bar.update()
     return pd.DataFrame([dict(folder=o['out_dir'], **rows[o['out_dir']]) for o in runs], columns=['folder', 'state', 'error'])
 
-# %% ../nbs/05_sweep.ipynb #bb92d6e6
+# %% ../nbs/05_sweep.ipynb #8735c798
 def slim(
     folder,  # of a finished run
     to,      # folder to make
@@ -102,7 +102,7 @@ def slim(
     (to/'metrics.jsonl').write_text(''.join(o for o in lines if json.loads(o)['event'] != 'step'), encoding='utf-8')
     return to
 
-# %% ../nbs/05_sweep.ipynb #58dadddc
+# %% ../nbs/05_sweep.ipynb #0e2ac236
 SEEDS = [0, 1, 2, 3, 4]
 CANDIDATES = {  # method -> strengths to choose from: about 2 and 6 (L2, SAE-FT: 0.7 too) over the price that plain fine-tuning ends up with
     'l2-sp': [.01, .03], 'ldifs': [150, 500], 'l2': [3, 10, 30], 'car-ft': [3, 10], 'lipsum-ft': [1, 3], 'sae-ft-sparse': [.5, 1.5], 'sae-ft': [.3, 1, 3]}
@@ -153,7 +153,7 @@ def stages(
         ablation=[main_run(root, 'sae-ft', 0)] + [pool(root, 'sae-ft', 0, LAMS.get('sae-ft', 1.), **o) for o in SIZES],
         wild=[main_run(root, m, s, **WILD) for s in SEEDS[:3] for m in ('zero-shot', 'ft', 'lp', 'l2', 'sae-ft')])
 
-# %% ../nbs/05_sweep.ipynb #6d6262cc
+# %% ../nbs/05_sweep.ipynb #f7038baf
 def paper(
     root='runs/paper',                 # folder of all runs
     to='nbs/results',                  # folder of the slim records, one folder a stage

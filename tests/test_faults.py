@@ -1,0 +1,367 @@
+"Kills, faults and going on: processes really die here, and what they leave is compared to the last bit."
+import json, multiprocessing, os, random, re, resource, shutil, signal, subprocess, sys, time
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from sae_ft import trainer
+from sae_ft.experiment import Experiment, is_finished, load_run, reproduce, run
+from sae_ft.files import Checkpoint, digest, lock, read_json, read_tensors
+from sae_ft.sae import train_sae
+from sae_ft.store import embed_kept
+from sae_ft.trainer import Config
+
+ROOT = Path(__file__).resolve().parent.parent
+LIVES = multiprocessing.get_context('forkserver')  # a new process begins with everything imported
+LIVES.set_forkserver_preload(['sae_ft.experiment'])
+
+def one_line(error):
+    "The message; it must be one sentence in one line."
+    text = str(error.value)
+    assert text and '\n' not in text and len(text) < 600, text
+    return text
+
+# --- processes
+
+def quiet():
+    torch.set_num_threads(1)
+    os.close(2); os.open(os.devnull, os.O_WRONLY)
+
+def run_life(settings):
+    quiet()
+    run(Config(**settings), progress=False)
+
+def sae_life(folder):
+    quiet()
+    torch.manual_seed(0)
+    z = torch.randn(1500, 32) @ torch.randn(32, 32)
+    sae, history = train_sae(z, epochs=40, progress=False, checkpoint=Checkpoint(f'{folder}/state.safetensors', every=0))
+    sae.save(f'{folder}/sae.safetensors')
+    Path(folder, 'history').write_text(json.dumps(history))
+
+def embed_life(folder):
+    quiet()
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 5), torch.nn.ReLU(), torch.nn.Conv2d(64, 64, 5), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    data = [(torch.randn(3, 32, 32), i) for i in range(640)]
+    z, y = embed_kept(net, data, f'{folder}/parts', every=0, batch_size=16, device='cpu', precision='fp32', progress=False)
+    np.savez(f'{folder}/z.npz', z=z.numpy(), y=y.numpy())
+
+def live(target, arg, seconds=None):
+    "One process: until its end, or until it is killed after so many seconds. Returns its exit code and how long it lived."
+    p, t = LIVES.Process(target=target, args=(arg,)), time.time()
+    p.start()
+    p.join(seconds)
+    if p.is_alive(): p.kill()
+    p.join()
+    return p.exitcode, time.time() - t
+
+@pytest.fixture(scope='module', autouse=True)
+def warm(): live(quiet_life, None)  # the first process imports everything, the others find it there
+
+def quiet_life(_): quiet()
+
+def moments(n, whole, seed):
+    "n random moments, one in each nth part of the whole, in random order."
+    rng = random.Random(seed)
+    return [(i + rng.random())/n*whole for i in rng.sample(range(n), n)]
+
+def checksum(path): return digest(*read_tensors(path))  # safetensors writes its notes in any order
+
+# --- killed at random moments
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+    "A folder with sixteen pictures of each of three classes."
+    root, rng = tmp_path_factory.mktemp('pictures'), np.random.default_rng(0)
+    for c in ('cat', 'dog', 'tree'):
+        (root/c).mkdir()
+        for i in range(16): Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(root/c/f'{i}.png')
+    return str(root)
+
+@pytest.fixture(scope='module')
+def settings(pictures):
+    return dict(dataset=pictures, epochs=3, batch_size=6, sae_epochs=20, lr=3e-4, log_every=1, precision='fp32', device='cpu', keep_epochs=True)
+
+@pytest.fixture(scope='module')
+def quiet_run(settings, tmp_path_factory):
+    "The run that nobody disturbs, and how long it takes."
+    folder = tmp_path_factory.mktemp('quiet')/'run'
+    code, seconds = live(run_life, dict(settings, out_dir=str(folder)))
+    assert code == 0
+    return load_run(folder), seconds
+
+def same(a, b):
+    "Whether two finished runs agree to the last bit, in all but the time they took."
+    def record(r): return json.dumps([{k: v for k, v in o.items() if k != 'seconds'} for o in r.metrics])
+    files = {o.name for o in a.folder.iterdir()}
+    assert files == {o.name for o in b.folder.iterdir()}
+    assert record(a) == record(b) and a.predictions.equals(b.predictions)
+    for o in files: assert not o.endswith('.safetensors') or checksum(a.folder/o) == checksum(b.folder/o), o
+
+def test_a_run_killed_at_twenty_moments(settings, quiet_run, tmp_path):
+    whole, seconds = quiet_run
+    found = []
+    for i, moment in enumerate(moments(20, seconds, seed=0)):
+        mine = dict(settings, out_dir=str(tmp_path/str(i)), save_every=(0., .2, 60.)[i % 3])
+        code, _ = live(run_life, mine, moment)
+        assert code in (-signal.SIGKILL, 0)
+        found.append('checkpoint' if (tmp_path/str(i)/'checkpoint'/'tune.safetensors').exists() else 'finished' if code == 0 else 'begun' if (tmp_path/str(i)).exists() else 'nothing')
+        assert live(run_life, mine)[0] == 0
+        same(whole, load_run(tmp_path/str(i)))
+        shutil.rmtree(tmp_path/str(i))
+    assert found.count('checkpoint') >= 3 and found.count('finished') <= 5, found  # the moments were not all too early or too late
+
+def test_sae_training_killed_at_ten_moments(tmp_path):
+    (tmp_path/'quiet').mkdir()
+    code, seconds = live(sae_life, str(tmp_path/'quiet'))
+    kills = 0
+    for i, moment in enumerate(moments(10, seconds, seed=1)):
+        (folder := tmp_path/str(i)).mkdir()
+        kills += live(sae_life, str(folder), moment)[0] == -signal.SIGKILL
+        assert live(sae_life, str(folder))[0] == 0
+        assert checksum(folder/'sae.safetensors') == checksum(tmp_path/'quiet'/'sae.safetensors') and (folder/'history').read_text() == (tmp_path/'quiet'/'history').read_text()
+    assert code == 0 and kills >= 5
+
+def test_embedding_killed_at_ten_moments(tmp_path):
+    (tmp_path/'quiet').mkdir()
+    code, seconds = live(embed_life, str(tmp_path/'quiet'))
+    want, kept = np.load(tmp_path/'quiet'/'z.npz'), []
+    for i, moment in enumerate(moments(10, seconds, seed=2)):
+        (folder := tmp_path/str(i)).mkdir()
+        live(embed_life, str(folder), moment)
+        kept.append(len(list(folder.glob('parts/0*.safetensors'))))
+        assert live(embed_life, str(folder))[0] == 0
+        got = np.load(folder/'z.npz')
+        assert (got['z'] == want['z']).all() and (got['y'] == want['y']).all()
+    assert code == 0 and sum(0 < o < 40 for o in kept) >= 4, kept  # 40: all batches
+
+# --- SIGTERM
+
+def wait_for(condition, seconds=120):
+    t = time.time()
+    while not condition():
+        assert time.time() - t < seconds, 'waited too long'
+        time.sleep(.02)
+
+ENV = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | {'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'module://matplotlib_inline.backend_inline'}
+LONG = dict(epochs=40, save_every=3600.)  # only SIGTERM makes it save
+
+def steps_of(folder):
+    path = Path(folder)/'metrics.jsonl'
+    return path.read_text().count('"step", ') if path.exists() else 0
+
+def saved_step(folder): return len([o for o in Checkpoint(Path(folder)/'checkpoint'/'tune.safetensors').load()[1]['lines'] if o['event'] == 'step'])
+
+def test_sigterm_saves_and_stops(settings, tmp_path):
+    code = f'from sae_ft.experiment import run, Config; run(Config(**{dict(settings, **LONG, out_dir="run")!r}), progress=False)'
+    p = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: steps_of(tmp_path/'run') > 20)
+    t = time.time()
+    p.terminate()
+    said = p.communicate(timeout=60)[1]
+    assert time.time() - t < 10 and p.returncode == 143
+    step = int(re.search(r'stopped by SIGTERM after step (\d+) of \d+; what was done is kept in .*tune.safetensors.*goes on from there\.\n', said)[1])
+    assert step > 20 and saved_step(tmp_path/'run') == step
+
+def papermill(cwd, parameters, out='out.ipynb'):
+    args = [o for k, v in parameters.items() for o in ('-p', k, str(v))]
+    return subprocess.Popen([sys.executable, '-m', 'papermill', '--no-progress-bar', ROOT/'nbs'/'05_finetune.ipynb', out, *args], cwd=cwd, env=ENV, stderr=subprocess.PIPE, text=True)
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='a kernel hears of the end of papermill on Linux only')
+def test_papermill_stopped_by_sigterm_goes_on(settings, tmp_path):
+    mine = dict(settings, epochs=4, save_every=3600., out_dir='run')
+    p = papermill(tmp_path, mine)
+    wait_for(lambda: steps_of(tmp_path/'run') > 3)
+    p.terminate()
+    said = p.communicate(timeout=60)[1]  # ends when the kernel has closed the pipe, too
+    assert p.returncode == -signal.SIGTERM and re.search('stopped by SIGTERM after step .* goes on from there', said), said[-2000:]
+    assert not is_finished(tmp_path/'run') and saved_step(tmp_path/'run') > 3
+    p = papermill(tmp_path, mine)
+    assert p.communicate(timeout=300) and p.returncode == 0
+    nb = nbformat.read(tmp_path/'out.ipynb', 4)
+    assert "Going on with the run in 'run'." in json.dumps(nb)
+    (tmp_path/'whole').mkdir()
+    p = papermill(tmp_path/'whole', mine)
+    assert p.communicate(timeout=300) and p.returncode == 0
+    same(load_run(tmp_path/'run'), load_run(tmp_path/'whole'/'run'))
+    # the command of a finished run shows it again
+    when = (tmp_path/'run'/'model.safetensors').stat().st_mtime_ns
+    p = papermill(tmp_path, mine)
+    assert p.communicate(timeout=300) and p.returncode == 0 and (tmp_path/'run'/'model.safetensors').stat().st_mtime_ns == when
+    assert 'is finished: it is shown again' in json.dumps(nbformat.read(tmp_path/'out.ipynb', 4))
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='the runs of a sweep end with it on Linux only')
+def test_a_sweep_killed_and_restarted_loses_nothing(settings, tmp_path):
+    code = f'''
+from sae_ft.sweep import grid, sweep
+if __name__ == '__main__':
+    table = sweep(grid('runs', **{dict(settings, epochs=2)!r}, seed=[0, 1, 2]), notebook={str(ROOT/"nbs"/"05_finetune.ipynb")!r}, progress=False)
+    print(table.to_json(orient='records'))
+'''
+    (tmp_path/'go.py').write_text(code)
+    def start(): return subprocess.Popen([sys.executable, 'go.py'], cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, text=True)
+    p = start()
+    wait_for(lambda: is_finished(tmp_path/'runs'/'seed0') and steps_of(tmp_path/'runs'/'seed1') > 0, 240)
+    children = psutil.Process(p.pid).children(recursive=True)
+    p.kill()
+    assert not psutil.wait_procs(children, timeout=20)[1], 'a run outlived its sweep'
+    assert is_finished(tmp_path/'runs'/'seed0') and not is_finished(tmp_path/'runs'/'seed1')
+    when = (tmp_path/'runs'/'seed0'/'model.safetensors').stat().st_mtime_ns
+    rows = json.loads(start().communicate(timeout=300)[0])
+    assert [o['state'] for o in rows] == ['was done', 'done', 'done'] and (tmp_path/'runs'/'seed0'/'model.safetensors').stat().st_mtime_ns == when
+    assert load_run(tmp_path/'runs'/'seed1').about['resumed'] and 'resumed' not in load_run(tmp_path/'runs'/'seed2').about
+
+# --- faults
+
+class Cut(Exception): pass
+
+@pytest.fixture
+def begun(settings, tmp_path):
+    "Settings of a run that was cut off after its first epoch, with a checkpoint."
+    mine = dict(settings, out_dir=str(tmp_path/'run'), save_every=0.)
+    exp = Experiment(Config(**mine), progress=False)
+    log = exp.log
+    def dying(**line):
+        log(**line)
+        if line['event'] == 'epoch': raise Cut
+    exp.log = dying
+    with pytest.raises(Cut): exp.zero_shot(), exp.fit_sae(), exp.tune()
+    exp.lock.release(force=True)
+    return mine
+
+def state(settings): return Path(settings['out_dir'])/'checkpoint'/'tune.safetensors'
+def go_on(settings): return run(Config(**settings), progress=False)
+
+def full_life(settings):
+    quiet()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))  # no file larger than 20 MB: a checkpoint has 47
+    try: run(Config(**settings), progress=False)
+    except OSError as e: Path(settings['out_dir'] + '.said').write_text(str(e))
+
+def test_no_room_for_a_checkpoint(begun, quiet_run):
+    before = state(begun).read_bytes()
+    live(full_life, begun)
+    said = Path(begun['out_dir'] + '.said').read_text()
+    assert re.fullmatch(r"'.*tune.safetensors' could not be written \(.*File too large.*\); the one that was there before is kept: free some space and run again\.", said), said
+    assert state(begun).read_bytes() == before and not list(Path(begun['out_dir']).rglob('*.tmp'))
+    same(quiet_run[0], go_on(begun))
+
+def unshare(*command): return subprocess.run(['unshare', '-rm', 'sh', '-c', *command], capture_output=True, text=True, env=ENV)
+
+def test_a_disk_that_is_full(begun, quiet_run, tmp_path):
+    "A real file system of 60 MB, where the second checkpoint of 47 MB does not fit beside the first."
+    if shutil.which('unshare') is None or unshare('mount -t tmpfs none /mnt').returncode: pytest.skip('no file system can be mounted here')
+    there = dict(begun, out_dir=str(tmp_path/'disk'/'run'))
+    code = f'''
+import torch; torch.set_num_threads(1)
+from sae_ft.experiment import run, Config
+try: run(Config(**{there!r}), progress=False)
+except OSError as e: print(e)
+'''
+    (tmp_path/'disk').mkdir()
+    (tmp_path/'go.py').write_text(code)
+    got = unshare(f"mount -t tmpfs -o size=60m none '{tmp_path}/disk' && cp -r '{begun['out_dir']}' '{tmp_path}/disk/run' && {sys.executable} {tmp_path}/go.py && cp -r '{tmp_path}/disk/run' '{tmp_path}/after'")
+    assert re.fullmatch(r"'.*' could not be written \(.*No space left on device.*\).*: free some space and run again\.", got.stdout.strip()), got
+    assert (tmp_path/'after'/'checkpoint'/'tune.safetensors').read_bytes() == state(begun).read_bytes()
+    same(quiet_run[0], go_on(dict(begun, out_dir=str(tmp_path/'after'))))
+
+@pytest.mark.parametrize('harm', [lambda b: b[:-1], lambda b: b[:9], lambda b: b'', lambda b: b[:len(b)//2] + bytes([b[len(b)//2] ^ 4]) + b[len(b)//2 + 1:], lambda b: os.urandom(100)], ids=['cut by one', 'cut to nine', 'empty', 'one bit', 'noise'])
+def test_a_damaged_checkpoint_is_said_and_can_be_deleted(begun, quiet_run, harm):
+    state(begun).write_bytes(harm(state(begun).read_bytes()))
+    with pytest.raises(ValueError) as error: go_on(begun)
+    assert re.fullmatch(r"the checkpoint '.*tune.safetensors' is damaged: delete it, and what it held is made again\.", one_line(error))
+    state(begun).unlink()
+    same(quiet_run[0], go_on(begun))
+
+def test_a_line_that_was_cut(begun, quiet_run):
+    record = Path(begun['out_dir'])/'metrics.jsonl'
+    record.write_bytes(record.read_bytes()[:-7])
+    assert load_run(begun['out_dir']).metrics and not is_finished(begun['out_dir'])
+    same(quiet_run[0], go_on(begun))
+
+def lock_life(folder):
+    taken = lock(Path(folder))
+    Path(folder, 'ready').touch()
+    time.sleep(60)
+    taken.release()
+
+def test_two_runs_in_one_folder(begun):
+    p = LIVES.Process(target=lock_life, args=(begun['out_dir'],))
+    p.start()
+    try:
+        wait_for((Path(begun['out_dir'])/'ready').exists)
+        before = (Path(begun['out_dir'])/'metrics.jsonl').read_bytes()
+        with pytest.raises(ValueError) as error: go_on(begun)
+        assert 'another process is at work in' in one_line(error) and (Path(begun['out_dir'])/'metrics.jsonl').read_bytes() == before
+    finally: p.kill(), p.join()
+
+def test_other_settings_do_not_go_on(begun):
+    with pytest.raises(ValueError) as error: go_on(dict(begun, lam=2., seed=7))
+    assert re.search(r'holds a run with other settings \(lam 1.0 there and 2.0 here, seed 0 there and 7 here\): choose another out_dir', one_line(error))
+    assert state(begun).exists()
+
+def test_other_pictures_do_not_go_on(begun):
+    picture = Path(begun['dataset'])/'cat'/'0.png'
+    before = picture.read_bytes()
+    try:
+        Image.new('RGB', (24, 24), 'red').save(picture)
+        with pytest.raises(ValueError) as error: go_on(begun)
+    finally: picture.write_bytes(before)
+    assert 'pictures or weights changed since the run' in one_line(error) and state(begun).exists()
+
+def test_a_loss_that_is_not_finite(settings, tmp_path):
+    mine = dict(settings, out_dir=str(tmp_path/'run'), lr=1e8, warmup=0., clip_grad=1e9, save_every=0.)
+    with pytest.raises(ValueError) as error: run(Config(**mine), progress=False)
+    said = re.search(r'the (?:loss|gradient) became \S+ at step (\d+), in the batch of (\d+) training pictures, (.*): lower lr \(now .*\) or lam, or look at these pictures; what was done is kept in', one_line(error))
+    assert int(said[1]) > 0 and int(said[2]) == 6 and re.fullmatch(r'(\S+\.png(, )?){6}', said[3])
+    tensors, about = Checkpoint(state(mine)).load()
+    assert all(v.isfinite().all() for k, v in tensors.items() if k.startswith('classifier/')) and about['at']['step'] + 8*about['at']['epoch'] == int(said[1])
+
+def test_a_worker_that_dies(begun, monkeypatch):
+    whole = trainer.Crops.__getitem__
+    def dying(self, at):
+        if torch.utils.data.get_worker_info(): os.kill(os.getpid(), signal.SIGKILL)
+        return whole(self, at)
+    monkeypatch.setattr(trainer.Crops, '__getitem__', dying)
+    before = state(begun).read_bytes()
+    with pytest.raises(RuntimeError) as error: go_on(dict(begun, workers=1))
+    assert one_line(error) == 'a process that decodes pictures died, often for lack of memory: lower workers (now 1) and run again.' and state(begun).read_bytes() == before
+
+def hungry_life(settings):
+    quiet()
+    exp = Experiment(Config(**settings), progress=False)
+    room = psutil.Process().memory_info().vms + 150_000_000
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    try: exp.zero_shot(), exp.fit_sae(), exp.tune()
+    except MemoryError as e: Path(settings['out_dir'] + '.said').write_text(str(e))
+
+def test_memory_that_runs_out(settings, tmp_path):
+    mine = dict(settings, batch_size=48, out_dir=str(tmp_path/'run'))
+    live(hungry_life, mine)
+    assert re.fullmatch(r'there is not enough memory: lower batch_size \(.*\).*\.', Path(mine['out_dir'] + '.said').read_text())
+
+def test_workers_change_nothing(begun, quiet_run): same(quiet_run[0], go_on(dict(begun, workers=2)))
+
+# --- the record
+
+def test_a_run_says_what_it_was_made_of(quiet_run):
+    about = quiet_run[0].about
+    assert about['seed'] == 0 and about['command'] and about['versions']['torch'] and about['hardware']['threads'] == 1
+    assert set(about['fingerprint']) == {'model', 'train', 'val', 'test'} and all(re.fullmatch('[0-9a-f]{64}', o) for o in about['fingerprint'].values())
+    if (ROOT/'.git').exists(): assert re.fullmatch(r'[0-9a-f]{40}(\+changed)?', about['revision'])
+
+def test_reproduce_gives_the_same_metrics(quiet_run, tmp_path, capsys):
+    done = quiet_run[0]
+    text = reproduce(done, str(tmp_path/'again'), str(ROOT/'nbs'/'05_finetune.ipynb'))
+    assert capsys.readouterr().out.strip() == text and text.startswith('OMP_NUM_THREADS=1 papermill ')
+    got = subprocess.run(text.replace(' papermill ', f' {sys.executable} -m papermill ', 1), shell=True, cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert got.returncode == 0, got.stderr[-2000:]
+    again = load_run(tmp_path/'again')
+    for name in ('before', 'after'): assert again.results[name] == done.results[name]
+    assert again.of('step') == done.of('step') and checksum(again.folder/'model.safetensors') == checksum(done.folder/'model.safetensors')
