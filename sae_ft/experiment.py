@@ -6,7 +6,7 @@
 __all__ = ['versions', 'hardware', 'revision', 'command', 'read_config', 'read_metrics', 'is_finished', 'Run', 'load_run',
            'differences', 'Experiment', 'load_sae', 'Replay', 'experiment', 'run', 'reproduce']
 
-# %% ../nbs/05_experiment.ipynb #fcf0535d
+# %% ../nbs/05_experiment.ipynb #90665f40
 import html, json, os, platform, shlex, shutil, subprocess, sys, time
 from dataclasses import asdict, fields, replace
 from functools import cached_property
@@ -27,7 +27,7 @@ from .methods import Context, get_method
 from .sae import SAE, train_sae
 from .trainer import RULES, WHERE, Config, alphas, answer_splits, embed_splits, finetune, judge, listed, table, wise
 
-# %% ../nbs/05_experiment.ipynb #50c80780
+# %% ../nbs/05_experiment.ipynb #889864dd
 def versions() -> dict:
     "Versions of this package and of those that a result depends on."
     def of(name):
@@ -58,7 +58,7 @@ def command() -> str:
         args = psutil.Process().parent().cmdline()[1:] or args
     return shlex.join([Path(args[0]).name, *args[1:]])
 
-# %% ../nbs/05_experiment.ipynb #705ebf89
+# %% ../nbs/05_experiment.ipynb #0cb88327
 def read_config(
     folder,  # of a run
 ) -> Config: # its settings
@@ -135,7 +135,7 @@ def load_run(
     "Read a run back. Raises FileNotFoundError if it is none, ValueError if it is damaged."
     return Run(folder)
 
-# %% ../nbs/05_experiment.ipynb #739b9768
+# %% ../nbs/05_experiment.ipynb #54e4ed7e
 def differences(
     old: dict,   # name -> value
     new: dict,
@@ -149,14 +149,14 @@ def check_folder(self: Config):
     "Raise ValueError rather than write over a run with other settings, or anything that is not a run; returns the settings."
     folder = self.folder()
     if not folder.exists(): return self
-    others = [o.name for o in folder.iterdir() if o.name != '.lock' and o.suffix != '.tmp'] if folder.is_dir() else ['']
+    others = [o.name for o in folder.iterdir() if o.name != '.lock' and o.suffix != '.part'] if folder.is_dir() else ['']
     if others and not (folder/'config.json').is_file(): raise ValueError(f"'{folder}' exists and is not the folder of a run: choose another out_dir.")
     if others:
         check_plain(folder)
         if diff := differences(read_config(folder).decisive(), self.decisive()): raise ValueError(f"'{folder}' holds a run with other settings ({diff}): choose another out_dir.")
     return self
 
-# %% ../nbs/05_experiment.ipynb #d8f6305f
+# %% ../nbs/05_experiment.ipynb #4aaf7d7f
 class Experiment:
     "A run in five steps: load (here), zero_shot, fit_sae, tune, save. One that was begun before goes on."
     def __init__(self,
@@ -294,7 +294,7 @@ def load_sae(
     if sae.d != d: raise ValueError(f"the SAE in '{path}' is for embeddings of length {sae.d}, and this model's have {d}.")
     return sae
 
-# %% ../nbs/05_experiment.ipynb #0380a7b7
+# %% ../nbs/05_experiment.ipynb #7d2390b5
 class Replay(Experiment):
     "A finished run, shown again step by step."
     def start(self):
@@ -342,7 +342,7 @@ def run(
     exp.tune()
     return exp.save()
 
-# %% ../nbs/05_experiment.ipynb #54480270
+# %% ../nbs/05_experiment.ipynb #fa674db2
 def reproduce(
     run,                                        # `Run`, or its folder
     out_dir: Optional[str] = None,              # of the new run; None: the old one's name and '-again'

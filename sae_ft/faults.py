@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Stopped', 'Stop', 'in_kernel', 'die_with_parent', 'calm_poller', 'leave', 'explained']
 
-# %% ../nbs/00_faults.ipynb #c733a669
+# %% ../nbs/00_faults.ipynb #27dc8705
 import ctypes, os, signal, sys, threading
 from contextlib import contextmanager
 
 import torch
 
-# %% ../nbs/00_faults.ipynb #15c3e494
+# %% ../nbs/00_faults.ipynb #53a157ba
 class Stopped(SystemExit):
     "Raised where SIGTERM arrived; a process that it ends has exit code 143, which is 128 + SIGTERM."
     def __init__(self,
@@ -48,7 +48,7 @@ class Stop:
         if self.old is not None: signal.signal(signal.SIGTERM, self.old)
         if isinstance(error, Stopped): leave(error)
 
-# %% ../nbs/00_faults.ipynb #c17a7a89
+# %% ../nbs/00_faults.ipynb #37b4dc47
 def in_kernel() -> bool:
     "Whether this is the kernel of a notebook."
     return 'ipykernel' in sys.modules and 'JPY_PARENT_PID' in os.environ
@@ -69,12 +69,12 @@ def leave(
     error: Stopped,  # on its way
 ):
     "Say where a run stopped; end a kernel that nobody listens to."
-    print(error, file=sys.__stderr__, flush=True)
+    os.write(getattr(sys.stderr, '_original_stdstream_copy', None) or 2, f'{error}\n'.encode())  # a kernel catches what goes to 2
     orphan = in_kernel() and os.environ['JPY_PARENT_PID'] != str(os.getppid())
     if orphan: os._exit(error.code)
 
-# %% ../nbs/00_faults.ipynb #0d458d4c
-_MEMORY = "can't allocate memory", 'not enough memory', 'out of memory', 'Cannot allocate memory'
+# %% ../nbs/00_faults.ipynb #a9820414
+_MEMORY = "can't allocate memory", 'not enough memory', 'out of memory', 'Cannot allocate memory', 'could not create a primitive'  # the last is oneDNN's
 
 @contextmanager
 def explained(

@@ -6,8 +6,8 @@
 __all__ = ['write_whole', 'digest', 'write_tensors', 'read_tensors', 'shapes', 'check_fit', 'parse', 'read_json', 'write_json',
            'Journal', 'lock', 'check_plain', 'state_of', 'set_state', 'Checkpoint']
 
-# %% ../nbs/00_files.ipynb #dfa6a8d9
-import hashlib, json, os, time
+# %% ../nbs/00_files.ipynb #77bf6dfd
+import hashlib, json, os, shutil, time
 from functools import singledispatch
 from pathlib import Path
 from typing import Callable, Optional
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-# %% ../nbs/00_files.ipynb #0cbba00e
+# %% ../nbs/00_files.ipynb #7a046953
 def _sync(path):
     "Have the disk keep a file, or the names in a folder."
     if os.name == 'nt' and path.is_dir(): return  # Windows has no such thing
@@ -30,19 +30,21 @@ def write_whole(
     path: Path,       # where the file is to be; its folder exists
     write: Callable,  # called with the path to write to
 ):
-    "Write beside `path`, flush, then move there: all or nothing. Raises OSError, in one sentence, when the disk is full or refuses."
-    part = path.with_name(path.name + '.tmp')
+    "Write beside `path`, flush, then move there: all or nothing. What a killed process leaves beside it goes with the next writing. Raises OSError, in one sentence, when the disk is full or refuses."
+    place = path.with_name(f'.{path.name}.part')  # a folder: some writers leave files of their own beside theirs when they are killed
     try:
-        write(part)
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        write(part := place/path.name)
         _sync(part)
         os.replace(part, path)
         _sync(path.parent)
     except (OSError, SafetensorError) as e:
         kept = '; the one that was there before is kept' if path.exists() else ''
         raise OSError(f"'{path}' could not be written ({getattr(e, 'strerror', None) or e}){kept}: free some space and run again.") from None
-    finally: part.unlink(missing_ok=True)
+    finally: shutil.rmtree(place, ignore_errors=True)
 
-# %% ../nbs/00_files.ipynb #5fee74b2
+# %% ../nbs/00_files.ipynb #a324fd6e
 def digest(
     tensors: dict,          # name -> tensor
     notes: dict = {},       # name -> text
@@ -81,7 +83,7 @@ def read_tensors(
     if want and want != digest(tensors, notes): raise ValueError(f"'{path}' is damaged: its checksum is not that of its contents.")
     return tensors, notes
 
-# %% ../nbs/00_files.ipynb #b93d42a2
+# %% ../nbs/00_files.ipynb #d81a63a8
 def shapes(tensors): return {k: tuple(v.shape) for k, v in tensors.items()}
 
 def check_fit(
@@ -96,7 +98,7 @@ def check_fit(
         if name not in want: raise ValueError(f"'{path}' holds a tensor '{name}' that this {what} does not have.")
         if tuple(want[name]) != tuple(have[name]): raise ValueError(f"'{name}' in '{path}' has shape {tuple(have[name])}, and the {what} needs {tuple(want[name])}.")
 
-# %% ../nbs/00_files.ipynb #1d30d5b8
+# %% ../nbs/00_files.ipynb #068fada7
 def parse(
     text: str,
 ) -> object:
@@ -119,7 +121,7 @@ def read_json(
 
 def write_json(path, value): write_whole(Path(path), lambda p: p.write_text(json.dumps(value, indent=1), encoding='utf-8'))
 
-# %% ../nbs/00_files.ipynb #37627f09
+# %% ../nbs/00_files.ipynb #617ef15c
 class Journal:
     "A file of JSON lines that grows."
     def __init__(self,
@@ -146,7 +148,7 @@ class Journal:
         if not isinstance(found, dict): raise ValueError(f"line {i} of '{self.path}' is damaged.")
         return found
 
-# %% ../nbs/00_files.ipynb #350b0416
+# %% ../nbs/00_files.ipynb #6ed2c56f
 def lock(
     folder: Path,  # that exists
 ) -> FileLock:     # release() it, or let the process end
@@ -163,7 +165,7 @@ def check_plain(
     for o in folder.rglob('*'):
         if o.is_symlink(): raise ValueError(f"'{o}' is a link: a run folder holds plain files only, so copy what it points to, or delete it.")
 
-# %% ../nbs/00_files.ipynb #705f9069
+# %% ../nbs/00_files.ipynb #6ca8e51d
 @singledispatch
 def state_of(part): raise TypeError(f'a checkpoint cannot hold a {type(part).__name__}.')
 
