@@ -133,6 +133,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'sae_ft.experiment.Run.predictions': ('experiment.html#run.predictions', 'sae_ft/experiment.py'),
                                    'sae_ft.experiment.Run.results': ('experiment.html#run.results', 'sae_ft/experiment.py'),
                                    'sae_ft.experiment.Run.sae': ('experiment.html#run.sae', 'sae_ft/experiment.py'),
+                                   'sae_ft.experiment._is_result': ('experiment.html#_is_result', 'sae_ft/experiment.py'),
                                    'sae_ft.experiment.command': ('experiment.html#command', 'sae_ft/experiment.py'),
                                    'sae_ft.experiment.differences': ('experiment.html#differences', 'sae_ft/experiment.py'),
                                    'sae_ft.experiment.experiment': ('experiment.html#experiment', 'sae_ft/experiment.py'),

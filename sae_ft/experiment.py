@@ -6,8 +6,8 @@
 __all__ = ['versions', 'hardware', 'revision', 'command', 'read_config', 'read_metrics', 'is_finished', 'Run', 'load_run',
            'differences', 'Experiment', 'load_sae', 'Replay', 'experiment', 'run', 'reproduce']
 
-# %% ../nbs/05_experiment.ipynb #90665f40
-import html, json, os, platform, shlex, shutil, subprocess, sys, time
+# %% ../nbs/05_experiment.ipynb #b53a669b
+import html, json, os, platform, re, shlex, shutil, subprocess, sys, time
 from dataclasses import asdict, fields, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +27,7 @@ from .methods import Context, get_method
 from .sae import SAE, train_sae
 from .trainer import RULES, WHERE, Config, alphas, answer_splits, embed_splits, finetune, judge, listed, table, wise
 
-# %% ../nbs/05_experiment.ipynb #889864dd
+# %% ../nbs/05_experiment.ipynb #dfd055d7
 def versions() -> dict:
     "Versions of this package and of those that a result depends on."
     def of(name):
@@ -58,7 +58,7 @@ def command() -> str:
         args = psutil.Process().parent().cmdline()[1:] or args
     return shlex.join([Path(args[0]).name, *args[1:]])
 
-# %% ../nbs/05_experiment.ipynb #0cb88327
+# %% ../nbs/05_experiment.ipynb #e4f4f929
 def read_config(
     folder,  # of a run
 ) -> Config: # its settings
@@ -86,6 +86,11 @@ def is_finished(
     folder, lines = Path(folder), read_metrics(folder)
     return bool(lines) and lines[-1]['event'] == 'end' and all((folder/o).is_file() for o in ('config.json', 'model.safetensors', 'sae.safetensors'))
 
+def _is_result(found):
+    "Whether it is a split -> dict(kind, metric, value, n)."
+    need = dict(kind=str, metric=str, value=(int, float), n=int)
+    return isinstance(found, dict) and all(isinstance(o, dict) and all(isinstance(o.get(k), v) for k, v in need.items()) for o in found.values())
+
 class Run:
     "A run folder, read: settings, record and results at once, the classifier and the SAE when asked for."
     def __init__(self,
@@ -99,7 +104,9 @@ class Run:
     @property
     def results(self):
         if not is_finished(self.folder): raise ValueError(f"the run in '{self.folder}' did not come to its end: the same settings go on with it.")
-        return self.metrics[-1]  # before, after, seconds
+        end = self.metrics[-1]  # before, after, seconds
+        if bad := [o for o in ('before', 'after') if not _is_result(end.get(o))]: raise ValueError(f"the last line of '{self.folder}/metrics.jsonl' is damaged: {bad[0]} must hold kind, metric, value and n of every split.")
+        return end
 
     def of(self, event): return [o for o in self.metrics if o['event'] == event]
 
@@ -115,7 +122,9 @@ class Run:
         return made[0].eval()
 
     @property
-    def epochs(self): return {int(o.stem[6:]): o for o in sorted(self.folder.glob('epoch-*.safetensors'), key=lambda o: int(o.stem[6:]))}  # number -> file
+    def epochs(self):  # -> {number: file}
+        found = {int(m[1]): o for o in self.folder.iterdir() if (m := re.fullmatch(r'epoch-(\d{1,9})\.safetensors', o.name))}
+        return dict(sorted(found.items()))
 
     @property
     def predictions(self):
@@ -135,7 +144,7 @@ def load_run(
     "Read a run back. Raises FileNotFoundError if it is none, ValueError if it is damaged."
     return Run(folder)
 
-# %% ../nbs/05_experiment.ipynb #54e4ed7e
+# %% ../nbs/05_experiment.ipynb #b25506a8
 def differences(
     old: dict,   # name -> value
     new: dict,
@@ -156,7 +165,7 @@ def check_folder(self: Config):
         if diff := differences(read_config(folder).decisive(), self.decisive()): raise ValueError(f"'{folder}' holds a run with other settings ({diff}): choose another out_dir.")
     return self
 
-# %% ../nbs/05_experiment.ipynb #4aaf7d7f
+# %% ../nbs/05_experiment.ipynb #65d61cef
 class Experiment:
     "A run in five steps: load (here), zero_shot, fit_sae, tune, save. One that was begun before goes on."
     def __init__(self,
@@ -294,7 +303,7 @@ def load_sae(
     if sae.d != d: raise ValueError(f"the SAE in '{path}' is for embeddings of length {sae.d}, and this model's have {d}.")
     return sae
 
-# %% ../nbs/05_experiment.ipynb #7d2390b5
+# %% ../nbs/05_experiment.ipynb #38a81de2
 class Replay(Experiment):
     "A finished run, shown again step by step."
     def start(self):
@@ -342,7 +351,7 @@ def run(
     exp.tune()
     return exp.save()
 
-# %% ../nbs/05_experiment.ipynb #fa674db2
+# %% ../nbs/05_experiment.ipynb #f13af7c1
 def reproduce(
     run,                                        # `Run`, or its folder
     out_dir: Optional[str] = None,              # of the new run; None: the old one's name and '-again'
@@ -356,10 +365,11 @@ def reproduce(
         if isinstance(v, str): return ['-r', name, v]                                            # -p would make a number of '1'
         return ['-p', name, str(v)] if isinstance(v, (bool, int, float)) else ['-y', json.dumps({name: v})]
     words = ['papermill', notebook, f'{out_dir}.ipynb', *(w for k, v in given.items() for w in option(k, v))]
-    then, now = about.get('versions') or {}, versions()
+    def noted(name): return o if isinstance(o := about.get(name), dict) else {}
+    then, now = noted('versions'), versions()
     notes = [f'{k} was {then[k]}, here is {now[k]}' for k in now if k in then and then[k] != now[k]]
     if about.get('revision') != revision(): notes.append(f"the code was at revision {about.get('revision')}, here at {revision()}")
-    threads = (about.get('hardware') or {}).get('threads')
+    threads = noted('hardware').get('threads')
     text = '\n'.join([*(f'# {o}'.replace('\n', ' ') for o in notes), (f'OMP_NUM_THREADS={threads} ' if isinstance(threads, int) else '') + shlex.join(words)])
     print(text)
     return text

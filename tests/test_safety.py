@@ -1,0 +1,295 @@
+"Files from strangers: nothing in them is executed, nothing is written outside of its place, and whatever they hold is met with one sentence."
+import contextlib, io, json, math, os, pickle, shlex, shutil, struct, subprocess, sys, time, warnings
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings, strategies as st
+from safetensors.torch import save_file
+
+from sae_ft.clip import ASSETS, load_clip
+from sae_ft.experiment import experiment, is_finished, load_run, read_config, read_metrics, reproduce, run
+from sae_ft.files import Checkpoint, Journal, read_json, read_tensors, write_json
+from sae_ft.sae import SAE, TopKSAE, load_official, read_saelens, write_saelens
+from sae_ft.store import Store
+from sae_ft.trainer import RULES, Config
+
+EXPECTED = FileNotFoundError, ValueError
+MARK = Path('executed')  # what a pickle would make
+
+@pytest.fixture(autouse=True)
+def cwd(tmp_path_factory, monkeypatch): monkeypatch.chdir(tmp_path_factory.mktemp('cwd'))
+
+class Evil:
+    def __reduce__(self): return os.system, (f'touch {MARK.absolute()}',)
+
+def torch_saved(legacy):
+    out = io.BytesIO()
+    torch.save(dict(a=Evil()), out, _use_new_zipfile_serialization=not legacy)
+    return out.getvalue()
+
+PICKLES = dict(zip=lambda: torch_saved(False), legacy=lambda: torch_saved(True), plain=lambda: pickle.dumps(Evil()), old=lambda: pickle.dumps(dict(a=Evil()), protocol=2))
+
+def refused(f, *args, **kw):
+    "The one sentence with which it is refused; nothing was executed."
+    t = time.time()
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with pytest.raises(EXPECTED) as e: f(*args, **kw)
+    text = str(e.value)
+    assert text and '\n' not in text and not MARK.exists() and time.time() - t < 20, text
+    return text
+
+# --- pickles
+
+@pytest.mark.parametrize('kind', PICKLES)
+def test_these_pickles_are_loaded(kind):
+    "They would do it: the tests below can fail."
+    raw = io.BytesIO(PICKLES[kind]())
+    if kind in ('zip', 'legacy'): torch.load(raw, weights_only=False)
+    else: pickle.loads(raw.getvalue())
+    assert MARK.exists()
+
+@pytest.mark.parametrize('kind', PICKLES)
+def test_no_pickle_is_executed(kind, tmp_path, done):
+    raw = PICKLES[kind]()
+    model, sae = tmp_path/'model.pt', tmp_path/'sae.pt'
+    for o in (model, sae): o.write_bytes(raw)
+    refused(load_clip, 'RN50', str(model))
+    for name in ('open_clip_pytorch_model.bin', 'open_clip_model.safetensors'):
+        place = tmp_path/name.replace('.', '_')
+        shutil.copytree(ASSETS/'iconclip', place)
+        (place/'open_clip_model.safetensors').unlink()
+        (place/name).write_bytes(raw)
+        refused(load_clip, f'local-dir:{place}')
+    refused(load_official, sae, 4), refused(SAE.load, sae)
+    assert 'sae.pt' in refused(experiment, Config(sae=str(sae), limit=8, out_dir=str(tmp_path/'run')), progress=False) and not (tmp_path/'run').exists()
+    write_saelens(TopKSAE(8, k=2), tmp_path/'lens')
+    (tmp_path/'lens'/'sae_weights.safetensors').write_bytes(raw)
+    refused(read_saelens, tmp_path/'lens')
+    for i, (name, look) in enumerate(dict([('config.json', lambda r: r), ('model.safetensors', lambda r: r.classifier), ('sae.safetensors', lambda r: r.sae), ('predictions.parquet', lambda r: r.predictions), ('metrics.jsonl', lambda r: r.results)]).items()):
+        folder = shutil.copytree(done, tmp_path/f'run{i}')
+        (folder/name).write_bytes(raw + b'\n')
+        refused(lambda: look(load_run(folder)))
+
+@pytest.mark.parametrize('name', ['tune.safetensors', 'sae.safetensors', 'zero_shot/000000000.safetensors', 'zero_shot/about.json'])
+def test_no_pickle_in_a_run_that_goes_on(name, tmp_path, done):
+    folder = shutil.copytree(done, tmp_path/'run')
+    for o in ('metrics.jsonl', 'model.safetensors'): (folder/o).unlink()  # not finished
+    (file := folder/'checkpoint'/name).parent.mkdir(parents=True)
+    if 'zero_shot/0' in name: write_about(folder)
+    file.write_bytes(PICKLES['zip']())
+    cfg = read_config(done)
+    cfg.out_dir = str(folder)
+    if 'zero_shot/0' in name:  # embeddings are made again, with a warning
+        with pytest.warns(UserWarning, match='made again'): assert run(cfg, progress=False).results and not MARK.exists()
+    else: assert file.name in refused(run, cfg, progress=False)
+
+def write_about(folder):
+    "What belongs to the embeddings of the run."
+    from sae_ft.experiment import Experiment
+    cfg = read_config(folder)
+    cfg.out_dir, cfg.save_every = str(folder), 0.
+    exp = Experiment(cfg, progress=False)
+    exp.zero_shot()
+    exp.lock.release(force=True)
+
+def test_code_beside_a_tokenizer_is_not_trusted(tmp_path, monkeypatch):
+    place = shutil.copytree(ASSETS/'iconclip', tmp_path/'clip')
+    about = json.loads((place/'open_clip_config.json').read_text())
+    about['model_cfg']['text_cfg'] |= dict(hf_tokenizer_name='stranger/tokenizer', tokenizer_kwargs=dict(trust_remote_code=True))
+    (place/'open_clip_config.json').write_text(json.dumps(about))
+    given = []
+    monkeypatch.setattr(open_clip, 'get_tokenizer', lambda *a, **kw: given.append(kw) or (lambda texts: None))
+    load_clip(f'local-dir:{place}')
+    assert given == [dict(trust_remote_code=False)]
+
+# --- a run, and an SAE, to be harmed
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+    "The folder of a tiny finished run."
+    root = tmp_path_factory.mktemp('done')
+    for c in ('cat', 'dog'):
+        (root/'data'/c).mkdir(parents=True)
+        from PIL import Image
+        for i in range(10): Image.new('RGB', (8, 8), (20*i, 9, 90)).save(root/'data'/c/f'{i}.png')
+    cfg = Config(dataset=str(root/'data'), epochs=1, batch_size=8, sae_epochs=2, precision='fp32', device='cpu', log_every=1, out_dir=str(root/'run'))
+    return run(cfg, progress=False).folder
+
+def quiet(f, *args):
+    "Call it: a value or one of our sentences; anything else is an error of ours."
+    t = time.time()
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter('ignore')
+            f(*args)
+    except EXPECTED as e: assert '\n' not in str(e) and str(e)
+    assert time.time() - t < 10 and not MARK.exists()
+
+def look(folder):
+    "Everything of a run that is read without a model."
+    for f in (read_config, read_metrics, is_finished, load_run, lambda o: load_run(o).results, lambda o: load_run(o).sae, lambda o: load_run(o).predictions, lambda o: load_run(o).epochs, lambda o: load_run(o)._repr_html_(), reproduce): quiet(f, folder)
+
+FEW = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+junk = st.recursive(st.none() | st.booleans() | st.integers(-10**25, 10**25) | st.floats() | st.text(max_size=12), lambda o: st.lists(o, max_size=3) | st.dictionaries(st.text(max_size=8), o, max_size=3), max_leaves=6)
+
+@st.composite
+def harmed(draw, whole):
+    "A file with bytes changed, put in and cut off, most of them near its beginning."
+    raw = bytearray(whole)
+    for _ in range(draw(st.integers(0, 6))):
+        i = draw(st.integers(0, min(len(raw), 600)))
+        raw[i:i + draw(st.integers(0, 2))] = draw(st.binary(max_size=3))
+    return bytes(raw[:draw(st.integers(0, len(raw)) | st.just(len(raw)))])
+
+def header(text, data=b''): return struct.pack('<Q', len(text)) + text + data
+
+HEADERS = [header(b'{"a": {"dtype": "F32", "shape": [1000000000000, 1000000000], "data_offsets": [0, 4]}}', bytes(4)), header(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 999999999999]}}', bytes(4)), header(b'{"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}}', bytes(4)),
+           header(b'['*50_000), header(b'{"__metadata__": {"format": 3}}'), header(b'{"__metadata__": null}'), struct.pack('<Q', 2**63), struct.pack('<Q', 2**40) + b'{}', header(b'\xff\xfe{}'), header(b'{}'), b'', b'\0'*8, header(b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', bytes(4))]
+@pytest.mark.parametrize('i', range(len(HEADERS)))
+def test_absurd_headers(i, tmp_path):
+    (path := tmp_path/'x.safetensors').write_bytes(HEADERS[i])
+    for f in (read_tensors, SAE.load, lambda p: Checkpoint(p).load(), lambda p: load_official(p, 4)): quiet(f, path)
+
+@settings(max_examples=60, **FEW)
+@given(data=st.data())
+def test_any_bytes_as_tensors(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('x')
+    sae = TopKSAE(6, k=2)
+    sae.save(folder/'s.safetensors'), write_saelens(sae, folder/'lens'), Checkpoint(folder/'c.safetensors').save(dict(sae=sae), at=1)
+    for path in (folder/'s.safetensors', folder/'c.safetensors', folder/'lens'/'sae_weights.safetensors', folder/'lens'/'cfg.json'):
+        path.write_bytes(data.draw(harmed(path.read_bytes()) | st.binary(max_size=60)))
+    for f, path in ((read_tensors, folder/'s.safetensors'), (SAE.load, folder/'s.safetensors'), (lambda p: load_official(p, 2), folder/'s.safetensors'), (read_saelens, folder/'lens'), (lambda p: Checkpoint(p).load(), folder/'c.safetensors')): quiet(f, path)
+
+@settings(max_examples=60, **FEW)
+@given(name=st.sampled_from(['TopKSAE', 'BatchTopKSAE', 'JumpReLUSAE', 'SAE', 'x']), config=junk | st.fixed_dictionaries(dict(d=junk | st.just(6), expansion=junk | st.just(4), k=junk | st.just(2), normalize=junk | st.just(True), bias=junk | st.just(False), relu=junk | st.just(True))))
+def test_any_configuration_of_an_sae(name, config, tmp_path_factory):
+    path = tmp_path_factory.mktemp('x')/'s.safetensors'
+    save_file(dict(TopKSAE(6, k=2).state_dict()), path, metadata=dict(format=f'sae_ft.{name}', config=json.dumps(config)))
+    quiet(SAE.load, path)
+
+@pytest.mark.parametrize('config', [dict(d=10**9, expansion=10**9, k=1), dict(d=6, expansion=1e300, k=1), dict(d=6, expansion=float('inf'), k=1), dict(d=6, expansion=float('nan'), k=1), dict(d=-6, expansion=4, k=1), dict(d=200_000, expansion=400, k=1)], ids=str)
+def test_a_huge_sae_is_refused_before_memory_is_taken(config, tmp_path):
+    import psutil
+    save_file(dict(TopKSAE(6, k=2).state_dict()), tmp_path/'s', metadata=dict(format='sae_ft.TopKSAE', config=json.dumps(config)))
+    before = psutil.Process().memory_info().rss
+    refused(SAE.load, tmp_path/'s')
+    assert psutil.Process().memory_info().rss - before < 2e8
+
+@settings(max_examples=60, **FEW)
+@given(cfg=junk | st.fixed_dictionaries({}, optional=dict(d_in=junk | st.just(6), d_sae=junk | st.just(24), architecture=junk | st.sampled_from(['topk', 'standard', 'jumprelu']), k=junk, normalize_activations=junk, metadata=junk | st.fixed_dictionaries(dict(sae_ft=junk | st.fixed_dictionaries(dict(kind=junk | st.just('TopKSAE'), config=junk | st.fixed_dictionaries(dict(d=junk | st.just(6), k=junk))))))))) 
+def test_any_saelens_configuration(cfg, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('x')
+    write_saelens(TopKSAE(6, k=2), folder)
+    (folder/'cfg.json').write_text(json.dumps(cfg))
+    quiet(read_saelens, folder)
+
+@settings(max_examples=40, **FEW)
+@given(data=st.data())
+def test_any_bytes_in_a_run_folder(data, done, tmp_path_factory):
+    folder = shutil.copytree(done, tmp_path_factory.mktemp('x')/'run')
+    for name in data.draw(st.sets(st.sampled_from(['config.json', 'metrics.jsonl', 'sae.safetensors', 'predictions.parquet']), min_size=1)):
+        (folder/name).write_bytes(data.draw(harmed((folder/name).read_bytes()) | st.binary(max_size=60)))
+    look(folder)
+
+@settings(max_examples=60, **FEW)
+@given(about=junk | st.fixed_dictionaries(dict(settings=junk | st.dictionaries(st.sampled_from(list(RULES)), junk, max_size=4)), optional=dict(versions=junk, hardware=junk, revision=junk)), lines=st.lists(junk | st.fixed_dictionaries(dict(event=junk | st.just('end')), optional=dict(before=junk, after=junk)), max_size=4))
+def test_any_values_in_a_run_folder(about, lines, done, tmp_path_factory):
+    folder = shutil.copytree(done, tmp_path_factory.mktemp('x')/'run')
+    (folder/'config.json').write_text(json.dumps(about))
+    (folder/'metrics.jsonl').write_text(''.join(json.dumps(o) + '\n' for o in lines))
+    look(folder)
+
+@settings(max_examples=100, **FEW)
+@given(st.dictionaries(st.sampled_from(list(RULES)), junk, min_size=1, max_size=4))
+def test_any_settings(values): quiet(lambda: Config(**values).check())
+
+@settings(max_examples=40, **FEW)
+@given(data=st.data())
+def test_any_bytes_as_json_or_journal(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp('x')/'x'
+    path.write_bytes(data.draw(st.binary(max_size=80) | harmed(b'{"event": "end", "x": [1, 2]}\n{"event": "a"}\n')))
+    quiet(read_json, path), quiet(Journal(path).read)
+
+@pytest.mark.parametrize('text', ['['*200_000, '{"settings": ' + '['*200_000, '{"a": ' + '9'*6000 + '}', '{"settings": {"seed": 1e999}}', '"x"', 'null', '\ufeff{}'], ids=lambda o: o[:20])
+def test_absurd_json(text, done, tmp_path):
+    folder = shutil.copytree(done, tmp_path/'run')
+    (folder/'config.json').write_text(text)
+    look(folder)
+    (folder/'metrics.jsonl').write_text(text + '\n')
+    look(folder)
+
+def test_a_model_that_does_not_fit_is_named(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path/'run')
+    tensors, _ = read_tensors(folder/'model.safetensors')
+    for change, says in ((lambda t: t.pop('visual.conv1.weight'), "lacks the model's tensor 'visual.conv1.weight'"), (lambda t: t.update(extra=torch.zeros(1)), "holds a tensor 'extra'"), (lambda t: t.update({'head.weight': torch.zeros(2, 5)}), r"'head.weight' in")):
+        mine = dict(tensors)
+        change(mine)
+        save_file(mine, folder/'model.safetensors')
+        assert says in refused(lambda: load_run(folder).classifier)
+
+# --- places
+
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'config.json', 'checkpoint', 'epoch-1.safetensors', 'model.safetensors', '.config.json.part'])
+def test_links_in_a_run_folder_lead_nowhere(name, done, tmp_path):
+    folder, outside = shutil.copytree(done, tmp_path/'run'), tmp_path/'outside'
+    outside.mkdir()
+    for o in ('metrics.jsonl', 'model.safetensors'): (folder/o).unlink()  # not finished: a run would go on
+    target = outside if '.' not in name or name.endswith('.part') else outside/'file'
+    if target != outside: target.write_bytes((done/name).read_bytes() if (done/name).exists() else b'mine')
+    (outside/'own').write_text('mine')
+    (folder/name).unlink(missing_ok=True)
+    (folder/name).symlink_to(target)
+    def seen(): return {o.name: o.read_bytes() for o in outside.iterdir()}
+    before, cfg = seen(), read_config(done)
+    cfg.out_dir = str(folder)
+    assert 'is a link' in refused(run, cfg, progress=False) and 'is a link' in refused(load_run, folder)
+    assert seen() == before
+
+@pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl', 'model.safetensors', 'sae.safetensors', 'predictions.parquet'])
+def test_a_queue_does_not_hang(name, done, tmp_path):
+    folder = shutil.copytree(done, tmp_path/'run')
+    (folder/name).unlink()
+    os.mkfifo(folder/name)
+    look(folder)
+
+def test_odd_names_of_epochs(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path/'run')
+    for o in ('epoch-x', 'epoch-', 'epoch-1e9', 'epoch-2', 'epoch--1'): (folder/f'{o}.safetensors').touch()
+    assert list(load_run(folder).epochs) == [2]
+
+# --- texts
+
+def test_names_in_a_report_are_escaped(done, tmp_path):
+    folder = shutil.copytree(done, tmp_path/'<b>run')
+    lines = Journal(folder/'metrics.jsonl').read()
+    result = dict(kind='<script>', metric='<script>alert(1)</script>', value=.5, n=3)
+    lines[-1] |= dict(before={'<img src=x>': result}, after={'<img src=x>': result})
+    (folder/'metrics.jsonl').write_text(''.join(json.dumps(o) + '\n' for o in lines))
+    page = load_run(folder)._repr_html_()
+    assert '&lt;script&gt;' in page and not any(o in page for o in ('<script', '<img', '<b>'))
+
+def test_a_command_can_be_pasted(done, tmp_path):
+    "Whatever settings, versions and revision say, the command is one papermill with these words."
+    folder = shutil.copytree(done, tmp_path/'run')
+    about = read_json(folder/'config.json')
+    about['settings'] |= dict(dataset="$(touch executed)`touch executed`'; touch executed #\n\"", suite='-r lam', class_names=["a'b", '$(touch executed)'], lam=2.5, keep_epochs=True)
+    about |= dict(revision='x\ntouch executed', versions=dict(torch='1\ntouch executed'), hardware=dict(threads='1; touch executed'))
+    write_json(folder/'config.json', about)
+    text = reproduce(folder, 'again')
+    (tmp_path/'bin').mkdir()
+    (tmp_path/'bin'/'papermill').write_text(f'#!{sys.executable}\nimport json, sys; json.dump(sys.argv[1:], open("said", "w"))\n')
+    (tmp_path/'bin'/'papermill').chmod(0o755)
+    subprocess.run(['sh', '-c', text], env=os.environ | {'PATH': f"{tmp_path/'bin'}:{os.environ['PATH']}"}, check=True)
+    said = json.loads(Path('said').read_text())
+    assert not MARK.exists() and said[:2] == ['nbs/05_finetune.ipynb', 'again.ipynb']
+    assert said[said.index('dataset') + 1] == about['settings']['dataset'] and said[said.index('lam') + 1] == '2.5' and said[said.index('keep_epochs') - 1:][2] == 'True'
+    assert any(o == json.dumps(dict(class_names=about['settings']['class_names'])) for o in said)
+
+def test_a_store_of_something_else(tmp_path):
+    Store(tmp_path/'s', dict(a=1))
+    assert "a is 1 there and 2 here" in refused(Store, tmp_path/'s', dict(a=2))
+    (tmp_path/'s'/'about.json').write_text('[')
+    assert 'about.json' in refused(Store, tmp_path/'s', dict(a=1))
