@@ -79,10 +79,12 @@ def good(tmp_path):
 def snapshot(tmp_path): return {str(o): (o.lstat().st_mtime_ns, o.lstat().st_size) for o in tmp_path.rglob('*') if 'cache' not in o.parts}
 
 def refused(spec, error=ValueError, **kw):
-    "The one sentence that it is refused with."
-    t = time.time()
+    "The one sentence that it is refused with, at once, leaving everything as it was."
+    t, place = time.time(), Path(spec) if os.path.isdir(spec) else Path(spec).parent
+    before = snapshot(place)
     with pytest.raises((ValueError, FileNotFoundError)) as e: load_suite(str(spec), progress=False, **kw)
     assert '\n' not in str(e.value) and time.time() - t < 10 and isinstance(e.value, error)
+    assert snapshot(place) == before
     return e.value
 
 @pytest.mark.parametrize('name', [*FILES, *PLACES])
@@ -176,10 +178,11 @@ def test_an_orientation_among_damaged_notes_counts():
     assert decode(raw).size == (4, 8)
 
 def test_sixteen_bits_keep_their_levels():
-    ramp = np.arange(0, 65536, 257, dtype=np.uint16).reshape(16, 16)
-    for kind in ('PNG', 'TIFF', 'PPM'): assert (np.asarray(decode(saved(PIL.Image.fromarray(ramp), kind)))[..., 0] == np.arange(256).reshape(16, 16)).all(), kind
-    big = PIL.Image.frombytes('I;16B', (16, 16), ramp.astype('>u2').tobytes())
-    assert (np.asarray(to_rgb(big))[..., 1] == np.arange(256).reshape(16, 16)).all()
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    want = ramp//257  # 65535 becomes 255, and what lies between two levels the lower one
+    for kind in ('PNG', 'TIFF', 'PPM'): assert (np.asarray(decode(saved(PIL.Image.fromarray(ramp), kind)))[..., 0] == want).all(), kind
+    for mode, kind in (('I;16B', '>u2'), ('I', 'i4')): assert (np.asarray(to_rgb(PIL.Image.frombytes(mode, (256, 256), ramp.astype(kind).tobytes())))[..., 1] == want).all(), mode
+    assert to_rgb(PIL.Image.new('I', (1, 1), 10**6)).getpixel((0, 0)) == (255,)*3 and to_rgb(PIL.Image.new('I', (1, 1), -5)).getpixel((0, 0)) == (0,)*3
 
 def noisy_files():
     "Pictures that Pillow reads with a warning, or refuses with one."
@@ -308,7 +311,7 @@ def test_bad_labels(kind, tmp_path):
     assert "labels of split 'train'" in str(refused(path, classnames=['cat', 'dog']))
     assert set(snapshot(tmp_path)) == set(before) | {str(path)}
 
-IMAGES = {'a path': '/etc/hostname', 'a url': 'http://127.0.0.1:9/a.png', 'up': '../elsewhere.png', 'not there': 'nowhere.png', 'file url': 'file:///etc/hostname'}
+IMAGES = {'a path': '/etc/hostname', 'a url': 'http://127.0.0.1:9/a.png', 'up': '../elsewhere.png', 'not there': 'nowhere.png', 'file url': 'file:' + '///etc/hostname'}
 @pytest.mark.parametrize('kind', IMAGES)
 def test_paths_in_parquet_that_lead_elsewhere(kind, tmp_path):
     (tmp_path/'elsewhere.png').write_bytes(encoded('PNG'))
@@ -428,7 +431,7 @@ def test_names_that_become_the_same(good, tmp_path):
     (good/'Dog').mkdir(); (good/'Dog'/'a.png').write_bytes(encoded('PNG'))
     with pytest.warns(UserWarning, match='4 classes share a name'): load_suite(str(good), progress=False)
 
-NAMES = ['猫', '$x^{', '<script>alert(1)</script>', 'a|b', '..', '_', '{}', 'a\nb', 'x'*5000, "O'Hara; rm -rf *", '%s', 'C:\\x', '../../x']
+NAMES = ['猫', '$x^{$', '<script>alert(1)</script>', 'a|b', '..', '_', '{}', 'a\nb', 'x'*5000, "O'Hara; rm -rf *", '%s', 'C:\\x', '../../x']
 def test_names_pass_unharmed(tmp_path):
     label = pa.array([NAMES[i % len(NAMES)] for i in range(6*len(NAMES))])
     path = parquet(tmp_path/'a.parquet', [dict(bytes=encoded('PNG'), path='<b>|.png')]*len(label), label)
@@ -436,11 +439,14 @@ def test_names_pass_unharmed(tmp_path):
     suite = load_suite(str(path), progress=False)
     assert sorted(suite.classnames) == sorted(' '.join((o.replace('_', ' ').strip() or o).split()) for o in NAMES)
     assert len(suite.classnames) == len(NAMES) and any('<script>' in o for o in suite.classnames)
-    plt.close(show_pictures(suite.train, 13, suite.classnames, title='$x^{'))
+    plt.close(show_pictures(suite.train, 13, suite.classnames, title='$x^{$'))
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'Glyph')  # a font's
         warnings.filterwarnings('error', 'constrained_layout')
-        show_pictures(suite.train, 13, suite.classnames).savefig(io.BytesIO())
+        shown = show_pictures(suite.train, 40, suite.classnames, title='$x^{$')
+        shown.savefig(io.BytesIO())
+    titles = {o.get_title() for o in shown.axes}
+    assert '$x^{$' in titles and any(o.startswith('xxx') and '...' in o for o in titles) and max(map(len, titles)) == 40
     suite.name = suite.splits['test'].metric = '<script>'
     suite.splits['test'].name = '<i>|'
     assert '<script>' not in suite._repr_markdown_() and '&lt;i&gt;&#124;' in suite._repr_markdown_() and snapshot(tmp_path) == before
