@@ -333,6 +333,15 @@ def test_a_worker_that_dies(begun, monkeypatch):
     with pytest.raises(RuntimeError) as error: go_on(dict(begun, workers=1))
     assert one_line(error) == 'a process that decodes pictures died, often for lack of memory: lower workers (now 1) and run again.' and state(begun).read_bytes() == before
 
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_picture_that_breaks_while_the_run_goes(settings, tmp_path, workers):
+    mine = dict(settings, dataset=shutil.copytree(settings['dataset'], tmp_path/'pictures').as_posix(), workers=workers, out_dir=str(tmp_path/'run'))
+    exp = Experiment(Config(**mine), progress=False)
+    exp.zero_shot(), exp.fit_sae()
+    for o in Path(mine['dataset']).rglob('*.png'): o.write_bytes(b'gone')
+    with pytest.raises(ValueError) as error: exp.tune()
+    assert re.fullmatch(r'picture .*\.png cannot be read any more \(no picture of a known kind\): it changed since it was checked\.', one_line(error))
+
 def hungry_life(settings):
     quiet()
     exp = Experiment(Config(**settings), progress=False)
