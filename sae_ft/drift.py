@@ -17,7 +17,7 @@ import torch
 from .clip import Classifier
 from .sae import SAE, fvu
 from .experiment import load_run
-from .files import read_tensors
+from .files import check_fit, read_tensors, shapes
 from .trainer import BLUE, COLOURS, GREEN, ORANGE, Config, embed_splits
 
 # %% ../nbs/06_drift.ipynb #2e5f428b
@@ -109,10 +109,11 @@ def epoch_drift(
     z0: torch.Tensor,        # (N, d) embeddings of it before tuning
     cfg: Config = Config(),  # batch_size, device, precision, workers
 ) -> list:                   # dict(epoch, **drift), in order of epochs
-    "Drift after every epoch (paper Figure 2). Raises FileNotFoundError for a missing file, RuntimeError for another model's weights."
+    "Drift after every epoch (paper Figure 2). Raises FileNotFoundError for a missing file, ValueError for a damaged one or another model's weights."
     was = {k: v.clone() for k, v in classifier.state_dict().items()}
     def at(file):
-        classifier.load_state_dict(read_tensors(file)[0])
+        tensors, _ = read_tensors(file, 'model', lambda have, _: check_fit(shapes(was), have, file, 'model'))
+        classifier.load_state_dict(tensors)
         return embed_splits(classifier, dict(split=data), cfg, progress=False)['split'][0]
     try: return [dict(epoch=e, **drift(sae, z0, at(o))) for e, o in sorted(files.items())]
     finally: classifier.load_state_dict(was)

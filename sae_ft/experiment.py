@@ -6,7 +6,7 @@
 __all__ = ['versions', 'hardware', 'revision', 'command', 'read_config', 'read_metrics', 'is_finished', 'Run', 'load_run',
            'differences', 'Experiment', 'load_sae', 'Replay', 'experiment', 'run', 'reproduce']
 
-# %% ../nbs/05_experiment.ipynb #b53a669b
+# %% ../nbs/05_experiment.ipynb #1e66e516
 import html, json, os, platform, re, shlex, shutil, subprocess, sys, time
 from dataclasses import asdict, fields, replace
 from functools import cached_property
@@ -27,14 +27,14 @@ from .methods import Context, get_method
 from .sae import SAE, train_sae
 from .trainer import RULES, WHERE, Config, alphas, answer_splits, embed_splits, finetune, judge, listed, table, wise
 
-# %% ../nbs/05_experiment.ipynb #dfd055d7
+# %% ../nbs/05_experiment.ipynb #d15df8d6
 def versions() -> dict:
     "Versions of this package and of those that a result depends on."
     def of(name):
         try: return version(name)
         except PackageNotFoundError: return None
-    names = 'sae_ft torch torchvision open_clip_torch datasets accelerate torchmetrics safetensors pillow numpy'.split()
-    return dict(python=platform.python_version(), **{o: of(o) for o in names})
+    names = 'torch torchvision open_clip_torch datasets accelerate torchmetrics safetensors pillow numpy'.split()
+    return dict(python=platform.python_version(), sae_ft=sae_ft.__version__, **{o: of(o) for o in names})
 
 def hardware(
     device: str = 'auto',  # see `clip.pick_device`
@@ -58,7 +58,7 @@ def command() -> str:
         args = psutil.Process().parent().cmdline()[1:] or args
     return shlex.join([Path(args[0]).name, *args[1:]])
 
-# %% ../nbs/05_experiment.ipynb #e4f4f929
+# %% ../nbs/05_experiment.ipynb #9676c389
 def read_config(
     folder,  # of a run
 ) -> Config: # its settings
@@ -144,7 +144,7 @@ def load_run(
     "Read a run back. Raises FileNotFoundError if it is none, ValueError if it is damaged."
     return Run(folder)
 
-# %% ../nbs/05_experiment.ipynb #b25506a8
+# %% ../nbs/05_experiment.ipynb #3b424dae
 def differences(
     old: dict,   # name -> value
     new: dict,
@@ -165,7 +165,7 @@ def check_folder(self: Config):
         if diff := differences(read_config(folder).decisive(), self.decisive()): raise ValueError(f"'{folder}' holds a run with other settings ({diff}): choose another out_dir.")
     return self
 
-# %% ../nbs/05_experiment.ipynb #65d61cef
+# %% ../nbs/05_experiment.ipynb #fb93ee3b
 class Experiment:
     "A run in five steps: load (here), zero_shot, fit_sae, tune, save. One that was begun before goes on."
     def __init__(self,
@@ -303,7 +303,7 @@ def load_sae(
     if sae.d != d: raise ValueError(f"the SAE in '{path}' is for embeddings of length {sae.d}, and this model's have {d}.")
     return sae
 
-# %% ../nbs/05_experiment.ipynb #38a81de2
+# %% ../nbs/05_experiment.ipynb #0af45acd
 class Replay(Experiment):
     "A finished run, shown again step by step."
     def start(self):
@@ -351,7 +351,7 @@ def run(
     exp.tune()
     return exp.save()
 
-# %% ../nbs/05_experiment.ipynb #f13af7c1
+# %% ../nbs/05_experiment.ipynb #80e268a0
 def reproduce(
     run,                                        # `Run`, or its folder
     out_dir: Optional[str] = None,              # of the new run; None: the old one's name and '-again'

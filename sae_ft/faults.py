@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['Stopped', 'Stop', 'in_kernel', 'die_with_parent', 'calm_poller', 'leave', 'explained']
 
-# %% ../nbs/00_faults.ipynb #27dc8705
+# %% ../nbs/00_faults.ipynb #55402f44
 import ctypes, os, signal, sys, threading
 from contextlib import contextmanager
 
 import torch
 
-# %% ../nbs/00_faults.ipynb #53a157ba
+# %% ../nbs/00_faults.ipynb #3fe21c8b
 class Stopped(SystemExit):
     "Raised where SIGTERM arrived; a process that it ends has exit code 143, which is 128 + SIGTERM."
     def __init__(self,
@@ -48,7 +48,7 @@ class Stop:
         if self.old is not None: signal.signal(signal.SIGTERM, self.old)
         if isinstance(error, Stopped): leave(error)
 
-# %% ../nbs/00_faults.ipynb #37b4dc47
+# %% ../nbs/00_faults.ipynb #3ea1a95b
 def in_kernel() -> bool:
     "Whether this is the kernel of a notebook."
     return 'ipykernel' in sys.modules and 'JPY_PARENT_PID' in os.environ
@@ -73,7 +73,7 @@ def leave(
     orphan = in_kernel() and os.environ['JPY_PARENT_PID'] != str(os.getppid())
     if orphan: os._exit(error.code)
 
-# %% ../nbs/00_faults.ipynb #a9820414
+# %% ../nbs/00_faults.ipynb #a87f2356
 _MEMORY = "can't allocate memory", 'not enough memory', 'out of memory', 'Cannot allocate memory', 'could not create a primitive'  # the last is oneDNN's
 
 @contextmanager
@@ -81,10 +81,11 @@ def explained(
     memory: str,         # what to lower when memory runs out, e.g. 'batch_size (64)'
     workers: int = 0,    # processes that decode pictures
 ):
-    "Within it, a lack of memory is a MemoryError, and a dead worker a RuntimeError, each in one sentence."
+    "Within it, a lack of memory is a MemoryError, a dead worker a RuntimeError, and what a worker raised its last line, each in one sentence."
     try: yield
-    except (MemoryError, RuntimeError, OSError) as e:
+    except (MemoryError, RuntimeError, OSError, ValueError) as e:
         if isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(o in str(e) for o in _MEMORY): raise MemoryError(f'there is not enough memory: lower {memory}.') from None
         if 'DataLoader worker' in str(e) and 'Caught' not in str(e):
             raise RuntimeError(f'a process that decodes pictures died, often for lack of memory: lower workers (now {workers}) and run again.') from None
+        if 'in DataLoader worker' in str(e): raise ValueError(str(e).strip().splitlines()[-1].partition(': ')[2]) from None
         raise

@@ -1,0 +1,54 @@
+"""What it costs never to lose a run, as shares of the time of a default run: `python tests/bench/safety.py [settings]`.
+
+Settings are those of a run, e.g. `save_every=0 epochs=1`. Prints the share of the run that was spent on writing files
+(states, embeddings, settings, record, results), and the share of the check of the pictures that their checksums take."""
+import ast, functools, hashlib, sys, tempfile, time
+
+from sae_ft import experiment, files, store
+from sae_ft.data import _raw, load_suite
+from sae_ft.pictures import decode
+from sae_ft.trainer import Config
+
+spent = {}
+
+def timed(owner, name, label):
+    "Sum up the time in a function; time in one that another timed one called counts once."
+    f = getattr(owner, name)
+    @functools.wraps(f)
+    def wrapped(*args, **kwargs):
+        if timed.inside: return f(*args, **kwargs)
+        timed.inside, t = True, time.perf_counter()
+        try: return f(*args, **kwargs)
+        finally:
+            timed.inside = False
+            n, s = spent.get(label, (0, 0.))
+            spent[label] = n + 1, s + time.perf_counter() - t
+    setattr(owner, name, wrapped)
+timed.inside = False
+
+def run(settings):
+    "A run, and what saving took of it."
+    timed(files.Checkpoint, 'save', 'states'), timed(store.Store, 'write', 'embeddings'), timed(files.Journal, 'add', 'record')
+    timed(experiment, 'write_json', 'settings'), timed(experiment.Experiment, 'save', 'results')
+    with tempfile.TemporaryDirectory() as tmp:
+        t = time.perf_counter()
+        experiment.run(Config(**settings, out_dir=f'{tmp}/run'), progress=False)
+        return time.perf_counter() - t
+
+def checksums():
+    "Seconds to read and decode all pictures of the default, and to take their checksums."
+    rows = [o['image']['bytes'] for s in load_suite(progress=False).splits.values() for o in _raw(s.data)]
+    took = []
+    for f in (decode, lambda raw: hashlib.sha256(raw).digest()):
+        t = time.perf_counter()
+        for raw in rows: f(raw)
+        took.append(time.perf_counter() - t)
+    return took
+
+if __name__ == '__main__':
+    settings = {k: ast.literal_eval(v) if v[:1].isdigit() else v for k, v in (o.split('=', 1) for o in sys.argv[1:])}
+    whole = run(settings)
+    for label, (n, s) in spent.items(): print(f'{label:10} {n:5} times {s:7.2f} s {s/whole:8.2%} of the run')
+    print(f'saving     {sum(s for _, s in spent.values()):18.2f} s {sum(s for _, s in spent.values())/whole:8.2%} of {whole:.0f} s')
+    decoding, sums = checksums()
+    print(f'checksums of pictures take {sums/(decoding + sums):.2%} of the time to check them')
