@@ -29,7 +29,7 @@ def message(process) -> str:
     "What papermill says last: one line, of a ValueError or FileNotFoundError."
     assert process.returncode != 0
     said = re.sub(r'\x1b\[[\d;]*m', '', process.stderr).split('Exception encountered at')[-1].strip().splitlines()
-    assert len(said) == 2 and re.match('(ValueError|FileNotFoundError): ', said[1]), process.stderr
+    assert len(said) == 2 and re.match('(ValueError|FileNotFoundError|BadPictures): ', said[1]), process.stderr
     return said[1]
 
 SMALL = dict(limit=60, epochs=1, sae_epochs=5, lr=1e-4, batch_size=20)
