@@ -425,9 +425,10 @@ def _labels(ax, x, ends):
 def picture_name(
     images: Images,
     i: int,  # row
-) -> str:    # its file, or its row
+) -> str:    # its folder and file, or its row
     "What to call a picture in a message."
-    return images.ds[i]['image'].get('path') or f'row {i}'
+    path = images.ds[i]['image'].get('path')
+    return '/'.join(Path(path).parts[-2:]) if path else f'row {i}'
 
 @dataclass
 class Place:
