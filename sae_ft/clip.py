@@ -7,7 +7,7 @@ __all__ = ['ASSETS', 'suggest', 'hub', 'Clip', 'transforms', 'load_clip', 'pick_
            'class_embeddings', 'Classifier', 'zero_shot', 'embed_batches', 'embed']
 
 # %% ../nbs/00_clip.ipynb #7af941e9
-import json, logging, re, warnings
+import json, logging, os, re, warnings
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ def _weights(name, pretrained):
             warnings.warn(f"'{pretrained}' was trained with QuickGELU: using {name}-quickgelu.")
             name += '-quickgelu'
         return name, pretrained
-    if Path(pretrained).expanduser().is_file(): return name, str(Path(pretrained).expanduser())
+    if os.path.isfile(path := os.path.expanduser(pretrained)): return name, str(path)
     if '/' in str(pretrained) or Path(pretrained).suffix: raise FileNotFoundError(f"the weights file '{pretrained}' does not exist.")
     raise ValueError(f"unknown weights '{pretrained}' for '{name}': {suggest(pretrained, tags)}")
 

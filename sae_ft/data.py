@@ -137,7 +137,7 @@ EMBEDDED = 'iconshift', 'iconwild'  # data sets that come with the package
 def _path(spec):
     "The folder or file that `spec` names; None if it must be a hub id."
     if spec in EMBEDDED: return ASSETS/spec
-    if (path := Path(spec).expanduser()).exists(): return path
+    if os.path.exists(path := Path(os.path.expanduser(spec))): return path
     if str(spec).startswith(('/', '.', '~')) or str(spec).count('/') > 1 or path.suffix == '.parquet':
         raise FileNotFoundError(f"'{spec}' does not exist: dataset is 'iconshift', 'iconwild', a folder of class folders, a parquet file or folder, or a hub id.")
 
@@ -242,7 +242,7 @@ def read_classnames(
     "Class names as given. Raises FileNotFoundError and ValueError."
     if not given: return None
     if isinstance(given, (str, Path)):
-        if not Path(given).is_file(): raise FileNotFoundError(f"the class name file '{given}' does not exist.")
+        if not os.path.isfile(given): raise FileNotFoundError(f"the class name file '{given}' does not exist.")
         file = given
         try: given = parse(Path(file).read_text(encoding='utf-8'))
         except (OSError, ValueError) as e: raise ValueError(f"the class name file '{file}' is not valid JSON: {e}.") from None

@@ -72,7 +72,7 @@ def read_tensors(
     fits: Optional[Callable] = None,  # called with {name: shape} and the notes before any tensor is read; raises ValueError
 ) -> tuple:                      # (tensors, notes)
     "Read what `write_tensors` or anybody else wrote. Raises FileNotFoundError, or ValueError for what is no safetensors file or is damaged."
-    if not Path(path).is_file(): raise FileNotFoundError(f"there is no {what} '{path}'.")
+    if not os.path.isfile(path): raise FileNotFoundError(f"there is no {what} '{path}'.")
     try:
         with safe_open(path, 'pt') as f:
             notes = f.metadata() or {}
@@ -112,7 +112,7 @@ def read_json(
 ) -> dict:
     "Read a JSON object. Raises FileNotFoundError, or ValueError for anything else."
     path = Path(path)
-    if not path.is_file(): raise FileNotFoundError(f"there is no file '{path}'.")
+    if not os.path.isfile(path): raise FileNotFoundError(f"there is no file '{path}'.")
     if path.stat().st_size > most: raise ValueError(f"'{path}' is too large to be read as JSON ({path.stat().st_size:,} bytes).")
     try: found = parse(path.read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f"'{path}' is not valid JSON: {e}.") from None

@@ -10,7 +10,7 @@ __all__ = ['SAES', 'FORMAT', 'fvu', 'SAE', 'TopKSAE', 'project_gradient', 'aux_l
            'read_saelens']
 
 # %% ../nbs/02_sae.ipynb #985b7fb7
-import json, math
+import json, math, os
 from functools import partial
 from pathlib import Path
 from typing import Optional
@@ -515,7 +515,7 @@ def load_official(
     normalize: bool = True,  # True: on unit embeddings, as trained; False: on raw ones, as the official fine-tuning does without --normalize
 ) -> TopKSAE:
     "Read an SAE of the official code (class SparseAutoencoderTopK). Raises FileNotFoundError, or ValueError for what is not one."
-    if not Path(path).is_file(): raise FileNotFoundError(f"there is no SAE file '{path}'.")
+    if not os.path.isfile(path): raise FileNotFoundError(f"there is no SAE file '{path}'.")
     try: tensors = dict(torch.load(path, map_location='cpu', weights_only=True))
     except Exception: raise ValueError(f"'{path}' is not a state dict that can be read safely.") from None
     if not all(isinstance(o, torch.Tensor) for o in tensors.values()) or tensors.get('decoder.weight', torch.empty(0)).ndim != 2: raise ValueError(f"'{path}' lacks the SAE's tensor 'decoder.weight'.")

@@ -10,7 +10,7 @@ __all__ = ['RULES', 'WHERE', 'COLOURS', 'BLUE', 'ORANGE', 'GREEN', 'PINK', 'YELL
            'validate', 'Record', 'plot_curves', 'wise']
 
 # %% ../nbs/04_trainer.ipynb #cfb1cf05
-import math, re, time
+import math, os, re, sys, time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -80,7 +80,7 @@ def listed(
     sep: str,   # separator
 ):              # a list if the text has parts, else `value`
     "Parts of a text: papermill's -p passes texts, and lists only by -y."
-    if isinstance(value, str) and not Path(value).is_file(): return [o.strip() for o in value.split(sep)]
+    if isinstance(value, str) and not os.path.isfile(value): return [o.strip() for o in value.split(sep)]
     return value if isinstance(value, (str, list, tuple, dict)) else []
 
 def alphas(
@@ -93,12 +93,12 @@ def alphas(
 
 def _number(low, high=math.inf, above=False):
     "Rule for a finite number within the limits."
-    def ok(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) and low <= v <= high and not (above and v == low)
+    def ok(v): return isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= min(high, sys.float_info.max) and not (above and v == low)
     return ok, f'a number {"above" if above else "from"} {low}' + (f' to {high}' if high < math.inf else '' if above else ' upwards')
 
 def _whole(low):
     "Rule for an integer."
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= low, f'a whole number, {low} or more'
+    return lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v < 2**63, f'a whole number, {low} or more'
 
 def _text(v): return isinstance(v, str) and bool(v.strip())
 def _one_of(*names): return lambda v: v in names, 'one of ' + ', '.join(names)
@@ -107,7 +107,7 @@ def _maybe(rule): return lambda v: v is None or rule[0](v), rule[1] + ', or None
 _TEXT = _text, 'a text'
 _NAMES = (lambda v: _text(v) or isinstance(v, (list, tuple, dict)) and len(v) > 0 and all(map(_text, v))), 'names with commas between them'
 _ALPHAS = (lambda v: (o := alphas(v)) is not None and len(o) > 0), 'numbers from 0 to 1 with commas between them'
-_PROMPTS = (lambda v: all(_text(o) and '{}' in o for o in listed(v, '|')) and len(v) > 0), 'sentences with {} in each and | between them'
+_PROMPTS = (lambda v: len(parts := listed(v, '|')) > 0 and all(_text(o) and '{}' in o for o in parts)), 'sentences with {} in each and | between them'
 RULES = dict(
     model=_TEXT, pretrained=_maybe(_TEXT), dataset=_TEXT, suite=_maybe(_TEXT), class_names=_maybe(_NAMES), templates=_maybe(_PROMPTS), method=_TEXT,
     lam=_number(0), k=_whole(1), expansion=_number(1), sae_kind=_one_of(*SAES), sae=_maybe(_TEXT), sae_epochs=_whole(1), epochs=_whole(0), lr=_number(0, above=True),
@@ -123,7 +123,7 @@ def check(self: Config):
         if not ok(value := getattr(self, name)): raise ValueError(f'{name} is {value!r}: it must be {need}.')
     get_method(self.method)
     pick_device(self.device)
-    if self.sae and not Path(self.sae).is_file(): raise ValueError(f"sae is '{self.sae}': there is no such file.")
+    if self.sae and not os.path.isfile(self.sae): raise ValueError(f"sae is '{self.sae}': there is no such file.")
     return self
 
 @patch

@@ -13,7 +13,7 @@ from sae_ft.experiment import experiment, is_finished, load_run, read_config, re
 from sae_ft.files import Checkpoint, Journal, read_json, read_tensors, write_json
 from sae_ft.sae import SAE, TopKSAE, load_official, read_saelens, write_saelens
 from sae_ft.store import Store
-from sae_ft.trainer import RULES, Config
+from sae_ft.trainer import RULES, Config, listed
 
 EXPECTED = FileNotFoundError, ValueError
 MARK = Path('executed')  # what a pickle would make
@@ -205,6 +205,16 @@ def test_any_values_in_a_run_folder(about, lines, done, tmp_path_factory):
 @settings(max_examples=100, **FEW)
 @given(st.dictionaries(st.sampled_from(list(RULES)), junk, min_size=1, max_size=4))
 def test_any_settings(values): quiet(lambda: Config(**values).check())
+
+@pytest.mark.parametrize('name', RULES)
+def test_every_setting(name):
+    "Each with values of every kind, a text longer than a file name can be and one that no file name can hold."
+    for value in (None, False, True, 0, -1, 1.5, math.nan, math.inf, 10**400, '', ' ', 'x'*5000, 'x,'*5000, '\0', '~nobody/x', b'x', [], [None], ['{}', 1], (), {}, {'a': 1}, object()):
+        quiet(lambda: Config(**{name: value}).check())
+
+def test_many_class_names_in_one_text():
+    names = ', '.join(f'animal {i}' for i in range(100))
+    assert Config(class_names=names).check() and len(listed(names, ',')) == 100
 
 @settings(max_examples=40, **FEW)
 @given(data=st.data())
