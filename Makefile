@@ -30,7 +30,8 @@ prepare: export readme test  ## all of it, before a commit
 
 paper:  ## remake every table and figure: the grid of runs (hours; goes on where it stopped), then the notebooks
 	$(PYTHON) -c "from sae_ft.sweep import paper; print(paper(workers=$(WORKERS)))"
-	cd nbs && jupyter nbconvert --to notebook --execute --inplace 06_drift.ipynb 07_shifts.ipynb index.ipynb
+	$(PYTHON) -c "from sae_ft.features import record; record(); from sae_ft.widgets import record_trade_off; record_trade_off()"
+	cd nbs && jupyter nbconvert --to notebook --execute --inplace 06_drift.ipynb 07_shifts.ipynb 08_features.ipynb 10_widgets.ipynb index.ipynb
 	$(MAKE) export readme
 
 clean:  ## remove what builds and tests leave (runs/ stays)

@@ -18,7 +18,7 @@ from .clip import Classifier
 from .sae import SAE, fvu
 from .experiment import load_run
 from .files import check_fit, read_tensors, shapes
-from .trainer import BLUE, COLOURS, GREEN, ORANGE, Config, embed_splits
+from .trainer import METHOD_COLOURS, Config, embed_splits
 
 # %% ../nbs/06_drift.ipynb #2e5f428b
 class CKA:
@@ -122,7 +122,7 @@ def epoch_drift(
 def read_runs(
     folder,      # looked through with all folders below
     **settings,  # of `Config`; runs with other values are left out
-) -> list:       # `trainer.Run`, in order of their folders
+) -> list:       # `experiment.Run`, in order of their folders
     "Every finished run with a record of drift; of folders with one name, the last. Raises FileNotFoundError if there is none."
     runs = [load_run(o) for o in {o.parent.name: o.parent for o in sorted(Path(folder).rglob('config.json'))}.values()]
     def recorded(run): return run.of('end') and any('cka_transposed' in d for o in run.of('drift') for d in o['splits'].values())
@@ -245,10 +245,10 @@ def figure2(
     if frame.empty: raise ValueError('no run kept its epochs: run the grid with keep_epochs first.')
     if axs is None: axs = plt.subplots(1, len(LABELS), figsize=(11, 2.6), dpi=75, layout='constrained')[1]
     for ax, (key, label) in zip(axs, LABELS.items()):
-        for (method, rows), c in zip(frame[frame.split == split].groupby('method'), [ORANGE, BLUE, GREEN, *COLOURS[3:]]):
+        for method, rows in frame[frame.split == split].groupby('method'):
             v = rows.groupby('epoch')[key].agg(['mean', 'std']).fillna(0.)
-            ax.plot(v.index, v['mean'], 'o-', ms=4, c=c, label=method)
-            ax.fill_between(v.index, v['mean'] - v['std'], v['mean'] + v['std'], color=c, alpha=.25, lw=0)
+            ax.plot(v.index, v['mean'], **METHOD_COLOURS[method], ms=4, label=method)
+            ax.fill_between(v.index, v['mean'] - v['std'], v['mean'] + v['std'], color=METHOD_COLOURS[method]['c'], alpha=.25, lw=0)
         ax.set(xlabel='epoch', ylabel=label, ylim=(0, None))
         ax.xaxis.get_major_locator().set_params(integer=True)
     axs[0].legend(frameon=False, loc='lower left')

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['versions', 'hardware', 'revision', 'command', 'read_config', 'read_metrics', 'is_finished', 'Run', 'load_run',
-           'differences', 'Experiment', 'load_sae', 'Replay', 'experiment', 'run', 'reproduce']
+           'differences', 'suite_of', 'Experiment', 'load_sae', 'Replay', 'experiment', 'run', 'again_command',
+           'reproduce']
 
 # %% ../nbs/05_experiment.ipynb #1e66e516
 import html, json, os, platform, re, shlex, shutil, subprocess, sys, time
@@ -20,7 +21,7 @@ from fastcore.basics import patch
 
 import sae_ft
 from .clip import Classifier, class_embeddings, load_clip, pick_device, zero_shot
-from .data import load_suite
+from .data import Suite, load_suite
 from .faults import in_kernel
 from .files import Checkpoint, Journal, check_fit, check_plain, digest, lock, read_json, read_tensors, shapes, write_json, write_tensors, write_whole
 from .methods import Context, get_method
@@ -166,6 +167,14 @@ def check_folder(self: Config):
     return self
 
 # %% ../nbs/05_experiment.ipynb #fb93ee3b
+def suite_of(
+    cfg: Config,             # of a run
+    progress: bool = True,   # show a bar
+) -> Suite:
+    "The pictures of a run."
+    names, templates = cfg.class_names and listed(cfg.class_names, ','), cfg.templates and list(listed(cfg.templates, '|'))
+    return load_suite(cfg.dataset, cfg.suite, cfg.seed, cfg.limit, cfg.on_bad_image, names, templates, progress)
+
 class Experiment:
     "A run in five steps: load (here), zero_shot, fit_sae, tune, save. One that was begun before goes on."
     def __init__(self,
@@ -177,8 +186,7 @@ class Experiment:
         self.clip = load_clip(cfg.model, cfg.pretrained, self.device)
         cfg.check_sizes(self.clip.d)
         self.sae = cfg.sae and load_sae(cfg.sae, self.clip.d)
-        names, templates = cfg.class_names and listed(cfg.class_names, ','), cfg.templates and list(listed(cfg.templates, '|'))
-        self.suite = load_suite(cfg.dataset, cfg.suite, cfg.seed, cfg.limit, cfg.on_bad_image, names, templates, progress)
+        self.suite = suite_of(cfg, progress)
         self.classifier = zero_shot(self.clip, self.suite.classnames, self.suite.templates, self.device, keep_text=True)
         self.heads = {k: class_embeddings(self.clip, o.classnames, self.suite.templates, self.device) for k, o in self.suite.splits.items() if o.classnames}
         self.classifier.visual.to(memory_format=torch.channels_last)
@@ -352,11 +360,11 @@ def run(
     return exp.save()
 
 # %% ../nbs/05_experiment.ipynb #80e268a0
-def reproduce(
+def again_command(
     run,                                        # `Run`, or its folder
     out_dir: Optional[str] = None,              # of the new run; None: the old one's name and '-again'
     notebook: str = 'nbs/05_finetune.ipynb',    # where it lies, from where the command is given
-) -> str:                                       # the command, with comments above; printed too
+) -> str:                                       # the command, with comments above
     "The command that makes a run again."
     run = run if isinstance(run, Run) else load_run(run)
     about, out_dir = run.about, out_dir or f'{run.folder}-again'
@@ -370,6 +378,11 @@ def reproduce(
     notes = [f'{k} was {then[k]}, here is {now[k]}' for k in now if k in then and then[k] != now[k]]
     if about.get('revision') != revision(): notes.append(f"the code was at revision {about.get('revision')}, here at {revision()}")
     threads = noted('hardware').get('threads')
-    text = '\n'.join([*(f'# {o}'.replace('\n', ' ') for o in notes), (f'OMP_NUM_THREADS={threads} ' if isinstance(threads, int) else '') + shlex.join(words)])
-    print(text)
+    return '\n'.join([*(f'# {o}'.replace('\n', ' ') for o in notes), (f'OMP_NUM_THREADS={threads} ' if isinstance(threads, int) else '') + shlex.join(words)])
+
+def reproduce(
+    run, *args, **kwargs,   # as for `again`
+) -> str:                   # from it; printed too
+    "Print the command that makes a run again."
+    print(text := again_command(run, *args, **kwargs))
     return text

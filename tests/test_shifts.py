@@ -10,7 +10,8 @@ from sklearn.metrics import f1_score
 
 from fake_runs import METHODS, fake_results, fake_run
 from sae_ft import methods
-from sae_ft.shifts import (METHOD_COLOURS, ablation_table, above, accuracy_of, answers_of, bootstrap, cell, choose, compared, curves, draws, fair_wins, interval, kind_means, leader,
+from sae_ft.trainer import METHOD_COLOURS
+from sae_ft.shifts import (ablation_table, above, accuracy_of, answers_of, bootstrap, cell, choose, compared, curves, draws, fair_wins, interval, kind_means, leader,
                            macro_f1_of, main_table, paired, paper_tables, per_run, plot_strength, plot_wise, published, read_runs, tidy, who_wins)
 from sae_ft.sweep import CANDIDATES
 
