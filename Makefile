@@ -1,7 +1,7 @@
 # make        what there is to make
 # Run inside an environment that has the project: pip install -e '.[dev]'
 .DEFAULT_GOAL := help
-.PHONY: help setup export readme check test prepare paper clean
+.PHONY: help setup export readme check browser test docs prepare paper clean
 
 PYTHON  ?= python3
 WORKERS ?= 1
@@ -22,9 +22,15 @@ readme:  ## README.md from nbs/index.ipynb
 check:  ## modules, cleaned notebooks and README.md are current
 	$(PYTHON) tests/current.py check
 
-test: check  ## all tests: what is current, every notebook, pytest
+browser:  ## chromium, which the tests of JupyterLab drive: from Debian, or from playwright
+	$(PYTHON) tests/browser.py install
+
+test: check browser  ## all tests: what is current, every notebook, pytest
 	nbdev_test --n_workers $(WORKERS) --do_print --timing
 	$(PYTHON) -m pytest -q tests
+
+docs:  ## every notebook as a page in _docs/, readable offline
+	$(PYTHON) tests/docs.py
 
 prepare: export readme test  ## all of it, before a commit
 
@@ -35,5 +41,5 @@ paper:  ## remake every table and figure: the grid of runs (hours; goes on where
 	$(MAKE) export readme
 
 clean:  ## remove what builds and tests leave (runs/ stays)
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis out.ipynb
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .artefacts _docs out.ipynb
 	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -print0 | xargs -0 rm -rf

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['reacts', 'Widget', 'FeatureBrowser', 'inspect', 'bars', 'ImageInspector', 'trade_off', 'TradeOff', 'record_trade_off']
 
-# %% ../nbs/10_widgets.ipynb #70d26470
+# %% ../nbs/10_widgets.ipynb #07caf8a3
 import base64, html, io, os
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from .pictures import BadPicture, decode
 from .sweep import main_run, stages
 from .trainer import score
 
-# %% ../nbs/10_widgets.ipynb #635f2a4c
+# %% ../nbs/10_widgets.ipynb #82fa8fd1
 def reacts() -> bool:
     "Whether the kernel serves a page: JupyterLab, Notebook, VS Code and Colab say so in the environment; papermill and nbconvert do not."
     return any(o in os.environ for o in ('JPY_SESSION_NAME', 'VSCODE_PID', 'COLAB_RELEASE_TAG'))
@@ -51,7 +51,7 @@ def _control(kind, label, width='22em', **kwargs):
     "A control with its label, a little narrower than ipywidgets' own."
     return kind(description=label, layout=w.Layout(width=width), style=dict(description_width='initial'), **kwargs)
 
-# %% ../nbs/10_widgets.ipynb #9a977117
+# %% ../nbs/10_widgets.ipynb #d8a20cef
 class FeatureBrowser(Widget):
     "Search features by name or number, and leaf through what was added, removed, strengthened or weakened."
     def __init__(self,
@@ -88,7 +88,7 @@ class FeatureBrowser(Widget):
         classes = self.seen.classes(split, i).head(5)[['pictures', 'freq_before', 'freq_after', 'mean_before', 'mean_after']].round(2)
         return f'<p>{html.escape(said)}</p>{gallery(self.seen, [i], split, self.n).data}{classes.to_html()}'
 
-# %% ../nbs/10_widgets.ipynb #f1276f0e
+# %% ../nbs/10_widgets.ipynb #a162c734
 @torch.no_grad()
 def inspect(
     seen: Seen,
@@ -157,7 +157,7 @@ class ImageInspector(Widget):
         return (f"<table><tr><td>{tiles([(thumb(im, 144), word or 'yours', word or '')], 144)}</td><td style='text-align:left;font-size:13px'><b>before</b> (grey): {html.escape(said(before))}"
                 f"<br><b>after {html.escape(self.seen.title)}</b>: {html.escape(said(after))}{bars(table, hue(self.seen.title))}</td></tr></table>")
 
-# %% ../nbs/10_widgets.ipynb #bd79a99f
+# %% ../nbs/10_widgets.ipynb #51f9beed
 def trade_off(
     runs: list,                                # `Run`s or their folders, with weights, of one model and data
     alphas: tuple = (0., .25, .5, .75, 1.),    # weights of the tuned model
@@ -222,7 +222,7 @@ class TradeOff(Widget):
         said = f"{point['method']}, lam {point['lam']:g}, alpha {point['alpha']:g}: in distribution {point['id']:.1f} %, {self.far} {point[self.far]:.1f} %" if point else 'this combination was not tried'
         return f'<p>{html.escape(said)}</p><img alt="{html.escape(said, quote=True)}" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
 
-# %% ../nbs/10_widgets.ipynb #380ded9e
+# %% ../nbs/10_widgets.ipynb #a1e00199
 def record_trade_off(
     root='runs/paper',                # of the grid of `sweep.paper`
     to='nbs/results/tradeoff.csv',    # file to write

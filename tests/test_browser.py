@@ -1,0 +1,127 @@
+"Notebooks and widgets in JupyterLab, driven by chromium, as a user does it. Pictures of what was seen are kept in .artefacts/, or where SAE_FT_ARTEFACTS says."
+import shutil, time
+
+import pytest
+from PIL import Image
+
+from browser import ARTEFACTS, Notebook, browser, lab
+from current import ROOT
+from test_features import page as report_page, seen, tiny  # fixtures
+
+NOTEBOOKS = sorted(p.stem for p in (ROOT/'nbs').glob('*.ipynb'))
+
+@pytest.fixture(scope='module')
+def chromium():
+    with browser() as b: yield b
+
+@pytest.fixture(scope='module')
+def open_notebook(tmp_path_factory, chromium):
+    "Open a notebook of a copy of nbs/."
+    folder = tmp_path_factory.mktemp('lab')/'nbs'
+    shutil.copytree(ROOT/'nbs', folder, ignore=shutil.ignore_patterns('runs', '.ipynb_checkpoints'))
+    with lab(folder) as address:
+        page = chromium.new_page(viewport=dict(width=1300, height=1000))
+        yield lambda name: Notebook(page, address, folder, name)
+
+def until(check, seconds=20):
+    "Wait until `check` gives something true; returns it, or the last thing it gave."
+    end = time.time() + seconds
+    while not (found := check()) and time.time() < end: time.sleep(.1)
+    return found
+
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_notebook_opens(open_notebook, name):
+    nb = open_notebook(name)
+    assert nb.dialogs() == 0 and nb.page.locator('.jp-Notebook .jp-Cell').count() == nb.cells > 3
+
+def test_a_notebook_runs_to_its_end(open_notebook):
+    nb = open_notebook('03_methods')
+    assert nb.run() == []
+    nb.shot('03_methods')
+
+# --- widgets
+
+@pytest.fixture(scope='module')
+def widgets(open_notebook):
+    nb = open_notebook('10_widgets')
+    errors = nb.run(600)
+    nb.shot('10_widgets-end')
+    assert errors == []
+    return nb
+
+class Box:
+    "One widget of the notebook, by the label of its first control."
+    def __init__(self, nb, label):
+        self.nb, self.page = nb, nb.page
+        self.box = nb.page.locator('.jp-OutputArea-output .widget-vbox, .jp-OutputArea-output .jupyter-widget-vbox').filter(has=nb.page.locator('.widget-label', has_text=label)).first
+        self.box.scroll_into_view_if_needed()
+
+    def control(self, label): return self.box.locator('.widget-label').get_by_text(label, exact=True).or_(self.box.locator('.widget-label', has_text=label)).first.locator('xpath=..')
+    def html(self): return self.box.locator('.widget-html-content').last.inner_html()
+    def pictures(self): return self.box.locator('.widget-html-content img').evaluate_all('o => o.map(i => [i.src, i.complete && i.naturalWidth > 0])')
+
+    def changes(self, act, name):
+        "Do something, and see that the pictures become others; they are all drawn."
+        before = self.html(), self.pictures()
+        act()
+        assert until(lambda: self.pictures() != before[1]), f'{name}: the pictures did not change'
+        assert until(lambda: all(drawn for _, drawn in self.pictures())) and self.pictures(), f'{name}: a picture is not drawn'
+        self.box.scroll_into_view_if_needed()
+        self.nb.shot(name)
+        return self
+
+    def slide(self, label, key='ArrowRight', times=1):
+        handle = self.control(label).locator('.noUi-handle').first
+        handle.focus()
+        for _ in range(times): self.page.keyboard.press(key)
+
+def test_the_feature_browser_reacts(widgets):
+    box = Box(widgets, 'name or number')
+    box.changes(lambda: box.control('name or number').locator('input').fill('bell'), 'browser-typed')
+    assert 'bell' in box.html() and 'rank 1 of' in box.html()
+    box.changes(lambda: box.control('name or number').locator('input').fill(''), 'browser-cleared')
+    box.changes(lambda: box.slide('rank', times=3), 'browser-slider')
+    assert until(lambda: 'rank 4 of' in box.html())
+    box.changes(lambda: box.control('most').locator('select').select_option('removed'), 'browser-removed')
+    box.control('name or number').locator('input').fill('<img src=x>')
+    assert until(lambda: 'no feature is called' in box.html()) and not box.pictures()
+    box.control('name or number').locator('input').fill('')
+    assert until(box.pictures)
+
+def test_the_inspector_reacts_and_takes_a_picture(widgets, tmp_path):
+    box = Box(widgets, 'picture')
+    box.changes(lambda: box.slide('picture', times=2), 'inspector-slider')
+    Image.new('RGB', (40, 30), 'orange').save(tmp_path/'mine.png')
+    def upload(name):
+        with box.page.expect_file_chooser() as chooser: box.box.get_by_text('upload a picture').click()
+        chooser.value.set_files(tmp_path/name)
+    box.changes(lambda: upload('mine.png'), 'inspector-upload')
+    assert until(lambda: 'yours' in box.html())
+    (tmp_path/'bad.png').write_bytes(b'no picture')
+    upload('bad.png')
+    assert until(lambda: 'cannot be used' in box.html())
+    box.changes(lambda: box.slide('picture'), 'inspector-back')
+
+def test_the_trade_off_reacts(widgets):
+    box = Box(widgets, 'alpha')
+    box.changes(lambda: box.slide('alpha', 'ArrowLeft'), 'tradeoff-alpha')
+    assert until(lambda: 'alpha 0.75' in box.html() or 'alpha 0.5' in box.html() or 'alpha 0.25' in box.html())
+    box.changes(lambda: box.control('method').locator('select').select_option('l2'), 'tradeoff-l2')
+    assert until(lambda: 'l2, lam' in box.html())
+
+# --- the page for a colleague
+
+def test_the_report_opens_offline(chromium, report_page):
+    context = chromium.new_context(offline=True, viewport=dict(width=1100, height=1000))
+    page, asked, said = context.new_page(), [], []
+    page.on('request', lambda r: asked.append(r.url))
+    page.on('console', lambda m: said.append(m.text))
+    page.on('dialog', lambda d: said.append(d.message))
+    page.goto(report_page.as_uri())
+    page.wait_for_timeout(500)
+    assert [o for o in asked if not o.startswith('data:')] == [report_page.as_uri()] and not said
+    drawn = page.locator('img').evaluate_all('o => o.map(i => i.complete && i.naturalWidth > 0)')
+    assert len(drawn) > 20 and all(drawn)
+    ARTEFACTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=ARTEFACTS/'report.png', full_page=True)
+    context.close()
