@@ -6,7 +6,7 @@
 __all__ = ['PAPERS', 'edit', 'check_features', 'set_to', 'switch_off', 'turn_up', 'effect', 'alike', 'causal', 'on_paper', 'rare',
            'plant', 'worst_group', 'spurious']
 
-# %% ../nbs/09_interventions.ipynb #d179a956
+# %% ../nbs/09_interventions.ipynb #c2304d11
 import io, math
 from typing import Callable, Optional
 
@@ -23,7 +23,7 @@ from .pictures import decode
 from .sae import SAE
 from .trainer import answer
 
-# %% ../nbs/09_interventions.ipynb #f830516f
+# %% ../nbs/09_interventions.ipynb #9f409287
 @torch.no_grad()
 def edit(
     sae: SAE,
@@ -36,7 +36,7 @@ def edit(
     if (to := change(s)).shape != s.shape: raise ValueError(f'a change must keep the shape of the codes, {tuple(s.shape)}: it gave {tuple(to.shape)}.')
     return u + sae.decoder(to - s)
 
-# %% ../nbs/09_interventions.ipynb #5b0a562a
+# %% ../nbs/09_interventions.ipynb #eda29cf8
 def check_features(
     features,  # a number or several
     n: int,    # how many there are
@@ -77,7 +77,7 @@ def turn_up(
         return to
     return change
 
-# %% ../nbs/09_interventions.ipynb #da5c97bf
+# %% ../nbs/09_interventions.ipynb #47591965
 def _check_pictures(z, y, classes):
     "Raise ValueError unless there is a label, of a class that exists, for every embedding."
     if not len(y) or len(z) != len(y): raise ValueError(f'{len(z)} embeddings and {len(y)} labels were given: as many are needed of both, and at least one.')
@@ -95,7 +95,7 @@ def effect(
     a, b = (answer(classifier, o) for o in (sae.normalise(z), edit(sae, z, change)))
     return dict(before=(a == y).float().mean().item(), after=(b == y).float().mean().item(), changed=(a != b).float().mean().item(), n=len(y))
 
-# %% ../nbs/09_interventions.ipynb #af97bf8d
+# %% ../nbs/09_interventions.ipynb #633c2441
 def alike(
     s: torch.Tensor,       # (N, n) codes
     features,              # a number or several
@@ -113,7 +113,7 @@ def alike(
         found.append(free[far.argsort(stable=True)[rng.integers(min(near, len(free)))]])
     return found
 
-# %% ../nbs/09_interventions.ipynb #310d14ce
+# %% ../nbs/09_interventions.ipynb #77af535a
 def causal(
     classifier: Classifier,
     sae: SAE,
@@ -145,7 +145,7 @@ def causal(
                          control=control, on_control=(s[mine, control] > 0).float().mean().item(), lost_control=loss[1]['before'] - loss[1]['after'], called_control=called[1]))
     return pd.DataFrame(rows).set_index('feature')
 
-# %% ../nbs/09_interventions.ipynb #e379375b
+# %% ../nbs/09_interventions.ipynb #f6a144ad
 PAPERS = (255, 150, 150), (150, 220, 255)  # light red, light blue
 
 def on_paper(
@@ -167,7 +167,7 @@ def rare(
     out[rng.permutation(n)[:round((1 - share)*n)]] = True
     return out
 
-# %% ../nbs/09_interventions.ipynb #e0579a20
+# %% ../nbs/09_interventions.ipynb #3f63a31c
 def _members(data, ids):
     "(number of the data set, row) of all pictures of some classes."
     return [(d, i) for d, ds in enumerate(data) for i, c in enumerate(ds['label'][:]) if c in ids]
@@ -209,7 +209,7 @@ def plant(
     train, val, test = (_draw(o, groups, n, papers, share if k == 'train' else None, rng, k) for (k, o), n in zip(sources.items(), sizes))
     return Suite(f'{suite.name}, planted', list(classes), suite.templates, train, val, {'test': Split('test', test)})
 
-# %% ../nbs/09_interventions.ipynb #c9230d0c
+# %% ../nbs/09_interventions.ipynb #0ca5c1ed
 def worst_group(
     answers: torch.Tensor,  # (N,) class numbers
     y: torch.Tensor,        # (N,) labels
@@ -221,7 +221,7 @@ def worst_group(
     of = right.groupby(np.asarray(group)).mean().to_dict()
     return dict(groups=of, mean=right.mean(), worst=min(of.values()))
 
-# %% ../nbs/09_interventions.ipynb #6081c8be
+# %% ../nbs/09_interventions.ipynb #0e32a678
 @torch.no_grad()
 def spurious(
     classifier: Classifier,
