@@ -154,8 +154,9 @@ def aux_loss(
     dead: torch.Tensor,  # (n,) which features are dead
 ) -> torch.Tensor:       # scalar
     "FVU of the error, rebuilt from dead features alone (Gao et al. 2024, appendix A.2)."
-    k = min(max(sae.d//2, 1), int(dead.sum()))
-    return fvu(e.detach(), sae.decoder(sae.topk(p.masked_fill(~dead, 0.), k)))
+    k, e = min(max(sae.d//2, 1), int(dead.sum())), e.detach()
+    if (e - e.mean(0)).pow(2).sum() <= 1e-9*e.pow(2).sum(): return e.new_zeros(())  # one sample, or copies of one: no variance to explain
+    return fvu(e, sae.decoder(sae.topk(p.masked_fill(~dead, 0.), k)))
 
 # %% ../nbs/02_sae.ipynb #dbe63bfb
 def lr_factor(
@@ -312,6 +313,7 @@ def train_sae(
             for epoch in bar:
                 rates = [lr*lr_factor(step, epochs*per_epoch) for step in range((epoch - 1)*per_epoch, epoch*per_epoch)]
                 history.append(dict(epoch=epoch, **train_epoch(sae, opt, u, rates, order, Tally(sae, var), silent, batch_size, aux)))
+                if not math.isfinite(history[-1]['fvu']): raise ValueError(f"the SAE's error is not finite in epoch {len(history)}: lower lr (now {lr:g}).")
                 bar.set_postfix({o: f'{history[-1][o]:.3g}' for o in ('fvu', 'l0', 'dead')})
                 if checkpoint.due() or epoch == epochs:
                     with stop.held(): checkpoint.save(parts, what=what, history=history, steered={o: float(getattr(sae, o)) for o in sae.steered})

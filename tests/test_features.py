@@ -136,7 +136,7 @@ def test_the_report_is_one_small_file_that_loads_nothing(page):
 
 def test_the_report_escapes_names(page):
     text = page.read_text(encoding='utf-8')
-    for evil in (*EVIL[:2], '<i>', '<u>'): assert evil not in text
+    for evil in (*EVIL[:2], 'other <i>', '<u>', '<b>'): assert evil not in text
     assert '&lt;script&gt;alert(1)&lt;' in text and 'other &lt;i&gt;' in text
     import html.parser
     class Tags(html.parser.HTMLParser):
@@ -145,7 +145,7 @@ def test_the_report_escapes_names(page):
             self.found.add(tag)
             self.handlers += [k for k, _ in attrs if k.startswith('on')]
     (p := Tags()).feed(text)
-    assert p.found <= set('html head meta title style body h1 h2 h3 p div span img table thead tbody tr th td i pre'.split()) and not p.handlers
+    assert p.found <= set('html head meta title style body h1 h2 h3 p div span img table thead tbody tr th td i br pre'.split()) and not p.handlers
 
 def test_the_report_goes_where_it_is_told_and_twice_gives_the_same(seen, page, tmp_path):
     again = report(seen, tmp_path/'x.html')
@@ -203,15 +203,15 @@ def test_trade_off_of_a_run_has_its_two_models_at_the_ends(tiny):
 RESULTS = ROOT/'nbs'/'results'
 
 def test_committed_counts_are_of_the_committed_runs():
-    "Accuracy in features.csv and tradeoff.csv is that of the run records."
-    runs = {(o.config.method, o.config.lam, o.config.seed): o.results for stage in ('main', 'lam') for o in map(load_run, (p.parent for p in sorted((RESULTS/stage).rglob('config.json'))))}
+    "Accuracy in features.csv and tradeoff.csv is that of the run records, but for two pictures a split at most, whose answers turn with the order of sums."
+    runs = {(o.config.method, o.config.lam, o.config.seed): o.of('end')[-1] for stage in ('main', 'lam') for o in map(load_run, (p.parent for p in sorted((RESULTS/stage).rglob('config.json'))))}
     counts, lam = pd.read_csv(RESULTS/'features.csv'), dict(ft=1., l2=3.)
     checked = 0
     for o in counts[counts.method != 'wise-ft'].itertuples():
-        assert o.accuracy == pytest.approx(runs[o.method, lam.get(o.method, 1.), o.seed]['after'][o.split]['value'], abs=.004), o
+        assert o.accuracy == pytest.approx(runs[o.method, lam.get(o.method, 1.), o.seed]['after'][o.split]['value'], abs=2.01/o.pictures), o
         checked += 1
     assert checked == 3*3*counts.split.nunique() and sorted(counts.seed.unique()) == [0, 1, 2]
     for o in pd.read_csv(RESULTS/'tradeoff.csv').query('alpha == 1').itertuples():
         after = runs[o.method, o.lam, o.seed]['after']
-        assert o.id == pytest.approx(100*after['line']['value'], abs=.4)
-        assert o.far == pytest.approx(100*np.mean([v['value'] for v in after.values() if v['kind'] == 'far']), abs=.4)
+        assert o.id == pytest.approx(100*after['line']['value'], abs=201/after['line']['n'])
+        assert o.far == pytest.approx(100*np.mean([v['value'] for v in after.values() if v['kind'] == 'far']), abs=np.mean([201/v['n'] for v in after.values() if v['kind'] == 'far']))

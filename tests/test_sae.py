@@ -403,3 +403,18 @@ def test_saelens_folders_that_are_not(tmp_path):
 def test_what_saelens_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match='no architecture for signed activations'): write_saelens(TopKSAE(6, k=2, relu=False), tmp_path/'s')
     assert not (tmp_path/'s').exists()
+
+@pytest.mark.parametrize('N', [33, 36, 41])
+def test_a_last_batch_of_one_sample_does_no_harm(N):
+    "Its error has no variance of which a share could be explained."
+    z = torch.randn(N, 16, generator=torch.Generator().manual_seed(0))
+    sae, history = train_sae(z, 8, 2, epochs=4, batch_size=8, progress=False)
+    assert all(p.isfinite().all() for p in sae.parameters()) and all(math.isfinite(o['fvu']) for o in history)
+
+def test_copies_of_one_sample_in_a_batch_do_no_harm():
+    z = torch.randn(2, 16, generator=torch.Generator().manual_seed(0)).repeat_interleave(40, 0)
+    sae, _ = train_sae(z, 8, 2, epochs=4, progress=False)
+    assert all(p.isfinite().all() for p in sae.parameters())
+
+def test_an_error_that_is_not_finite_is_said():
+    with pytest.raises(ValueError, match='not finite in epoch'): train_sae(torch.randn(64, 16), 4, 2, epochs=5, lr=1e30, progress=False)
