@@ -604,6 +604,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'sae_ft.widgets.Widget._repr_mimebundle_': ('widgets.html#widget._repr_mimebundle_', 'sae_ft/widgets.py'),
                                 'sae_ft.widgets.Widget.assemble': ('widgets.html#widget.assemble', 'sae_ft/widgets.py'),
                                 'sae_ft.widgets.Widget.refresh': ('widgets.html#widget.refresh', 'sae_ft/widgets.py'),
+                                'sae_ft.widgets.Widget.reset': ('widgets.html#widget.reset', 'sae_ft/widgets.py'),
                                 'sae_ft.widgets.Widget.safe': ('widgets.html#widget.safe', 'sae_ft/widgets.py'),
                                 'sae_ft.widgets.Widget.value': ('widgets.html#widget.value', 'sae_ft/widgets.py'),
                                 'sae_ft.widgets._control': ('widgets.html#_control', 'sae_ft/widgets.py'),

@@ -42,7 +42,7 @@ def tiles(
     "Pictures side by side, each with a text below."
     one = ('<span style="display:inline-block;text-align:center;margin:1px 2px;font-size:11px;line-height:1.2;vertical-align:top">'
            '<img src="{0}" alt="{2}" title="{2}" style="width:{3}px;height:{3}px;object-fit:contain;image-rendering:auto;background:#fff;display:block;margin:0">{1}</span>')
-    return ''.join(one.format(a, html.escape(str(b)), html.escape(str(c), quote=True), size) for a, b, c in pictures)
+    return ''.join(one.format(a, html.escape(str(b)).replace(chr(10), '<br>'), html.escape(str(c), quote=True), size) for a, b, c in pictures)
 
 def strongest(
     s: torch.Tensor,  # (N, n) codes

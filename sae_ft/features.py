@@ -7,7 +7,7 @@ __all__ = ['RANKINGS', 'METHODS', 'PAGE', 'feature_table', 'ranked', 'changed', 
            'gallery', 'hue', 'plot_changes', 'outside', 'compare', 'missing', 'evidence', 'behind', 'rival', 'turned',
            'blame', 'show_answers', 'see_all', 'agreement_of', 'record', 'over_seeds', 'report']
 
-# %% ../nbs/08_features.ipynb #39a1da7a
+# %% ../nbs/08_features.ipynb #51b09e99
 import base64, html, io
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from .sae import SAE, fvu
 from .sweep import main_run
 from .trainer import GREEN, METHOD_COLOURS, Config, embed_splits, plot_shift, wise
 
-# %% ../nbs/08_features.ipynb #35b50558
+# %% ../nbs/08_features.ipynb #90725368
 def feature_table(
     s0: torch.Tensor,  # (N, n) codes before
     s: torch.Tensor,   # (N, n) codes after, of the same pictures
@@ -74,11 +74,14 @@ def class_table(
     classnames: list,   # words of the labels
 ) -> pd.DataFrame:      # a row a class with pictures: pictures, and the columns of `feature_table`; those with most pictures where it is on come first
     "One feature, class by class."
-    rows = [feature_table(s0[y == c, None], s[y == c, None]).assign(pictures=int((y == c).sum()), **{'class': classnames[c]}) for c in y.unique().tolist()]
-    t = pd.concat(rows).set_index('class')
+    a, b = (s0 != 0).numpy(), (s != 0).numpy()
+    each = pd.DataFrame(dict(pictures=1, a=a, b=b, s0=s0.numpy(), s=s.numpy(), added=b & ~a, removed=a & ~b)).groupby(y.numpy()).sum()
+    share = each[['a', 'b', 'added', 'removed']].div(each.pictures, axis=0)
+    t = pd.DataFrame(dict(pictures=each.pictures, freq_before=share.a, freq_after=share.b, mean_before=each.s0/each.a.clip(lower=1), mean_after=each.s/each.b.clip(lower=1), added=share.added, removed=share.removed))
+    t.index = pd.Index([classnames[c] for c in t.index], name='class')
     return t.iloc[np.argsort(-(t.pictures*t[['freq_before', 'freq_after']].max(axis=1)).to_numpy(), kind='stable')]
 
-# %% ../nbs/08_features.ipynb #ee39a908
+# %% ../nbs/08_features.ipynb #dc7ce37a
 @dataclass
 class Side:
     "A split before or after."
@@ -143,7 +146,7 @@ def see(
     heads = tuple(m.head.weight.detach() for m in (first, tuned))
     return Seen(title or c.method, run, suite, sae, heads, (first, tuned), before, after, labels, names)
 
-# %% ../nbs/08_features.ipynb #3d16b2da
+# %% ../nbs/08_features.ipynb #c4ff6c8d
 def gallery(
     seen: Seen,
     features: list,  # numbers
@@ -166,7 +169,7 @@ def _check(seen, split, features=()):
     if split not in seen.before: raise ValueError(f"unknown split '{split}': known are {', '.join(seen.before)}.")
     if bad := [i for i in features if not 0 <= i < seen.sae.n]: raise ValueError(f'there is no feature {bad[0]}: they are numbered from 0 to {seen.sae.n - 1}.')
 
-# %% ../nbs/08_features.ipynb #0bbf84c2
+# %% ../nbs/08_features.ipynb #37f34633
 def hue(method):
     "The colour of a method, as in every figure of the project."
     return METHOD_COLOURS.get(method, dict(c=GREEN))['c']
@@ -216,7 +219,7 @@ def compare(
         return dict(method=o.title, split=split, pictures=len(o.labels[split]), **changed(o.table(split)), fvu_before=before, fvu=after, accuracy_before=a, accuracy=b)
     return pd.DataFrame([row(o, k) for o in seen for k in splits or o.before])
 
-# %% ../nbs/08_features.ipynb #91891f2c
+# %% ../nbs/08_features.ipynb #06ecdc62
 def missing(
     seen: Seen,
     far: str,          # split where features may be missing
@@ -234,7 +237,7 @@ def missing(
     t = t[(t[f'on_{near}'] >= least) & (t[f'on_{far}'] >= least)]
     return t.assign(difference=t[f'lost_{far}'] - t[f'lost_{near}']).sort_values('difference', ascending=False, kind='stable').head(n)
 
-# %% ../nbs/08_features.ipynb #ea302712
+# %% ../nbs/08_features.ipynb #3a5f0581
 @torch.no_grad()
 def evidence(
     seen: Seen,
@@ -314,7 +317,7 @@ def blame(
     t = pd.concat([t.iloc[np.argsort(-(t.after - t.before).abs().to_numpy(), kind='stable')[:n]], rest])
     return t.assign(change=t.after - t.before).rename_axis(f'{len(rows)} {which} on {split}')
 
-# %% ../nbs/08_features.ipynb #d88ce7dd
+# %% ../nbs/08_features.ipynb #703cfa3d
 def show_answers(
     seen: Seen,
     split: str,
@@ -324,10 +327,10 @@ def show_answers(
     "Pictures with the answers before and after."
     _check(seen, split)
     images, word = Images(seen.data(split), lambda im: im), seen.suite.classnames
-    pictures = [(thumb(images[r][0], size), f'{word[seen.before[split].answer[r]]} → {word[seen.after[split].answer[r]]}'[:26], word[seen.labels[split][r]]) for r in rows]
+    pictures = [(thumb(images[r][0], size), f'{word[seen.before[split].answer[r]]} →\n{word[seen.after[split].answer[r]]}', word[seen.labels[split][r]]) for r in rows]
     return labelled([('', tiles(pictures, size))])
 
-# %% ../nbs/08_features.ipynb #b00f7d7e
+# %% ../nbs/08_features.ipynb #ec0216cc
 METHODS = 'ft', 'wise-ft', 'l2', 'sae-ft'
 
 def see_all(
@@ -373,7 +376,7 @@ def over_seeds(
     cells = rows[list(keys)].agg(lambda v: mean_sd(v, 0 if v.max() > 20 else 2 if v.max() > 1 else 3)).assign(seeds=rows.seed.nunique())
     return cells.reindex([(s, m) for s in splits for m in METHODS])
 
-# %% ../nbs/08_features.ipynb #e3465d17
+# %% ../nbs/08_features.ipynb #f2952a72
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
@@ -411,14 +414,14 @@ def report(
     parts = [text(f"Method {r.config.method}, lam {r.config.lam:g}, seed {r.config.seed}; model {r.config.model}, data {seen.suite.name}; SAE with {seen.sae.n} features, of which {seen.sae.k} are on at a time. Made by sae_ft."),
              '<h2>Results</h2>', wide(_inline(plot_shift(r.results['before'], r.results['after']))),
              '<h2>How many features changed</h2>', text('added, removed: features on at least twice, or half, as often, by half a per cent of the pictures or more. per picture: features switched on, or off, in a mean picture. fvu: the share of variance that the SAE does not express.'),
-             wide(table.round(3).to_html()), wide(_inline(plot_changes([seen], (near, far) if far else (near,))))]
+             wide(table.rename(columns=lambda o: o.replace('_', ' ')).round(3).to_html()), wide(_inline(plot_changes([seen], (near, far) if far else (near,))))]
     for split in [near, far] if far else [near]:
         t = seen.table(split)
         parts += [f'<h2>{html.escape(split)}: the pictures that activate a feature most, before (left) and after (right)</h2>']
         for how in RANKINGS: parts += [f'<h3>Most {how}</h3>', wide(gallery(seen, [i for i, s in ranked(t, how, 6).score.items() if s > 0], split, 6).data)]
         for which in ('broken', 'mended'):
             if rows := turned(seen, split, which):
-                parts += [f'<h3>Answers that fine-tuning {which}: {len(rows)} of {len(seen.labels[split])}</h3>', wide(show_answers(seen, split, rows[:12]).data), text('Mean evidence for the true class against the wrong answer, in logits; the features whose evidence changed most, and the rest that no feature expresses:'), wide(blame(seen, split, which).round(2).to_html())]
+                parts += [f'<h3>Answers that fine-tuning {dict(broken="broke").get(which, which)}: {len(rows)} of {len(seen.labels[split])}</h3>', wide(show_answers(seen, split, rows[:12]).data), text('Mean evidence for the true class against the wrong answer, in logits; the features whose evidence changed most, and the rest that no feature expresses:'), wide(blame(seen, split, which).round(2).to_html())]
     if far and len(lost := missing(seen, far, near)): parts += [f'<h2>Missing on {html.escape(far)}, not on {html.escape(near)}</h2>', wide(lost.round(2).to_html())]
     if (score := agreement_of(seen, near)).features.max() > 0: parts += ['<h2>How far to trust the names</h2>', text(f'Share of the ten pictures of {near} that activate a feature most whose class is its name; the same for random names; and for the best single name.'), wide(score.round(3).to_html())]
     parts += ['<h2>To make it again</h2>', f'<pre>{html.escape(again_command(r))}</pre>']

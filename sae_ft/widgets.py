@@ -30,6 +30,7 @@ def reacts() -> bool:
 
 class Widget:
     "Controls above a page. A kind sets `controls` (name -> ipywidget) and has `page`, which may raise ValueError: its sentence is shown."
+    held = False  # True while several controls are set at once
     def assemble(self, rows):
         "Put the controls, in rows, above the page."
         self.out = w.HTML()
@@ -41,7 +42,15 @@ class Widget:
         try: return self.page()
         except ValueError as e: return f'<p>{html.escape(str(e))}</p>'
 
-    def refresh(self, change=None): self.out.value = self.safe()
+    def refresh(self, change=None):
+        if not self.held: self.out.value = self.safe()
+
+    def reset(self, change=None):
+        "Another list to choose from: set the other controls with it, and make one page of it all."
+        self.held = True
+        try: self.first()
+        finally: self.held = False
+
     def value(self, name): return self.controls[name].value
 
     def _repr_mimebundle_(self, **_):
@@ -62,7 +71,7 @@ class FeatureBrowser(Widget):
         self.controls = dict(split=_control(w.Dropdown, 'split', options=list(seen.before)), how=_control(w.Dropdown, 'most', options=list(RANKINGS)),
                              query=_control(w.Text, 'name or number', placeholder='all', continuous_update=True), rank=_control(w.IntSlider, 'rank', '34em', min=1, max=seen.sae.n))
         c = self.controls
-        for o in ('split', 'how', 'query'): c[o].observe(self.first, 'value')
+        for o in ('split', 'how', 'query'): c[o].observe(self.reset, 'value')
         self.assemble([[c['split'], c['how'], c['query']], [c['rank']]])
 
     def found(self):  # features in order
@@ -73,8 +82,8 @@ class FeatureBrowser(Widget):
         if not query: return t
         return t[(t.index == int(query)) if query.isdecimal() else t.name.str.casefold().str.contains(query, regex=False)]
 
-    def first(self, change):
-        "Another list: back to its first rank."
+    def first(self):
+        "Back to the first rank."
         rank = self.controls['rank']
         rank.max = max(1, len(self.found()))
         rank.value = 1
@@ -124,12 +133,13 @@ class ImageInspector(Widget):
         split = _control(w.Dropdown, 'split', options=list(seen.before))
         self.controls = dict(split=split, row=_control(w.IntSlider, 'picture', '34em', min=0, max=len(seen.labels[split.value]) - 1),
                              upload=w.FileUpload(accept='image/*', description='upload a picture'))
-        split.observe(self.first, 'value')
+        split.observe(self.reset, 'value')
         self.controls['upload'].observe(self.take, 'value')
         self.controls['row'].observe(self.drop, 'value')
         self.assemble([[split, self.controls['row']], [self.controls['upload']]])
 
-    def first(self, change):
+    def first(self):
+        "Back to the first picture."
         row = self.controls['row']
         row.value = 0
         row.max = len(self.seen.labels[self.value('split')]) - 1
@@ -185,11 +195,11 @@ class TradeOff(Widget):
         methods = list(dict.fromkeys(table.method))
         self.controls = dict(method=_control(w.Dropdown, 'method', options=methods, value='sae-ft' if 'sae-ft' in methods else methods[0]),
                              lam=_control(w.SelectionSlider, 'lam', options=[0.]), alpha=_control(w.SelectionSlider, 'alpha', options=[0.]))
-        self.controls['method'].observe(self.first, 'value')
+        self.controls['method'].observe(self.reset, 'value')
         self.first()
         self.assemble([list(self.controls.values())])
 
-    def first(self, change=None):
+    def first(self):
         "What was tried with this method."
         t = self.table[self.table.method == self.value('method')]
         for k in ('lam', 'alpha'):
