@@ -139,7 +139,7 @@ def agreement(
     place = {w: i for i, w in enumerate(words)}
     alive = np.where(~share[:, 0].isnan())[0]
     t, share = table.iloc[alive], share[alive].numpy()
-    word, rng = t.name.map(place).to_numpy(), np.random.default_rng(seed)
+    word, rng = np.array([place[o] for o in t.name], dtype=int), np.random.default_rng(seed)
     each = np.arange(len(alive))
     t = t.assign(agreement=share[each, word], random=np.mean([share[each, rng.permutation(word)] for _ in range(draws)], axis=0), ceiling=share.max(1, initial=0))
     quarter = pd.cut(t.confidence.rank(pct=True), [0, .25, .5, .75, 1], labels=['least confident quarter', 'second', 'third', 'most confident quarter'])

@@ -102,6 +102,7 @@ class Seen:
     after: dict               # split -> Side
     labels: dict              # split -> (N,)
     names: pd.DataFrame       # of `name_features`
+    words: list               # their vocabulary
 
     def table(self, split): return feature_table(self.before[split].s, self.after[split].s).join(self.names)
     def data(self, split): return self.suite.splits[split].data
@@ -135,7 +136,7 @@ def see(
     splits = list(start.before) if start else list(splits or known)
     if unknown := [o for o in splits if o not in known]: raise ValueError(f"unknown split '{unknown[0]}': known are {', '.join(known)}.")
     data, tuned = {k: suite.splits[k].data for k in splits}, run.classifier
-    if start: first, sae, names, before, labels = start.models[0], start.sae, start.names, start.before, start.labels
+    if start: first, sae, names, words, before, labels = start.models[0], start.sae, start.names, start.words, start.before, start.labels
     else:
         clip, sae, words = load_clip(c.model, c.pretrained), run.sae.cpu().requires_grad_(False), list(words or suite.classnames)
         names = name_features(sae, class_embeddings(clip, words, suite.templates), words)
@@ -144,7 +145,7 @@ def see(
     if alpha is not None: tuned.load_state_dict(wise(first.state_dict(), tuned.state_dict(), alpha))
     after, _ = look(tuned, sae, data, c, progress)
     heads = tuple(m.head.weight.detach() for m in (first, tuned))
-    return Seen(title or c.method, run, suite, sae, heads, (first, tuned), before, after, labels, names)
+    return Seen(title or c.method, run, suite, sae, heads, (first, tuned), before, after, labels, names, words)
 
 # %% ../nbs/08_features.ipynb #c4ff6c8d
 def gallery(
@@ -347,9 +348,8 @@ def agreement_of(
     seen: Seen,
     split: str,
 ) -> pd.DataFrame:  # of `concepts.agreement`
-    "How often the names, from the class names, agree with the classes of the pictures."
-    words = seen.suite.classnames
-    return agreement(seen.names, words, top_words(seen.before[split].s, called(words, seen.labels[split].tolist(), words)))
+    "How often the names agree with the classes of the pictures; words that are no class never do."
+    return agreement(seen.names, seen.words, top_words(seen.before[split].s, called(seen.words, seen.labels[split].tolist(), seen.suite.classnames)))
 
 def record(
     root='runs/paper',              # of the grid

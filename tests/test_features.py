@@ -151,6 +151,20 @@ def test_the_report_goes_where_it_is_told_and_twice_gives_the_same(seen, page, t
     again = report(seen, tmp_path/'x.html')
     assert again == tmp_path/'x.html' and len(again.read_text()) == len(page.read_text())
 
+def test_a_report_with_other_words_and_of_a_run_that_changed_nothing(tiny, tmp_path):
+    "A vocabulary of the caller's; then no epoch of training: nothing added, nothing broken."
+    text = report(see(tiny[1], words=['apple', 'round thing', EVIL[0]], progress=False), tmp_path/'a.html').read_text(encoding='utf-8')
+    assert 'apple (' in text or 'round thing (' in text
+    still = run(replace(tiny[0], method='zero-shot', epochs=0, out_dir=str(tmp_path/'zero')), progress=False)
+    o = see(still, progress=False)
+    assert not turned(o, 'test', 'broken') and blame(o, 'test', 'broken').empty and changed(o.table('test'))['per_picture_added'] == 0
+    assert 'Answers that fine-tuning' not in report(o, tmp_path/'b.html').read_text(encoding='utf-8')
+
+def test_features_that_are_on_in_few_pictures_have_no_agreement():
+    share = top_words(torch.eye(5), torch.ones(5, 3))
+    score = agreement(pd.DataFrame(dict(name=['a']*5, confidence=[.1]*5)), list('abc'), share)
+    assert score.features.max() == 0
+
 def test_html_of_pictures_is_escaped(seen):
     split = next(iter(seen.before))
     for o in (gallery(seen, [0, 1, 2], split).data, show_answers(seen, split, [0, 13, 25]).data):
