@@ -12,7 +12,7 @@ from PIL import Image
 from current import ROOT
 from sae_ft.concepts import agreement, called, name_features, thumb, top_words, vocabulary
 from sae_ft.experiment import load_run, run
-from sae_ft.features import RANKINGS, behind, blame, changed, class_table, compare, evidence, feature_table, gallery, missing, ranked, report, see, show_answers, turned
+from sae_ft.features import RANKINGS, behind, blame, changed, class_table, compare, evidence, feature_table, gallery, missing, plot_strengths, ranked, report, see, show_answers, strengths, turned
 from sae_ft.trainer import Config
 from sae_ft.widgets import FeatureBrowser, ImageInspector, TradeOff, Widget, trade_off
 
@@ -44,12 +44,25 @@ def test_tables_against_loops():
         assert t.freq_before[i] == pytest.approx(len(on)/40) and t.mean_before[i] == pytest.approx(sum(on)/len(on))
         assert t.added[i] == pytest.approx(sum(not x and bool(y) for x, y in zip(a, b))/40)
         assert t.removed[i] == pytest.approx(sum(bool(x) and not y for x, y in zip(a, b))/40)
+        kept = [(x, y) for x, y in zip(a, b) if x and y]
+        assert t.kept[i] == pytest.approx(len(kept)/40) and t.ratio[i] == pytest.approx(sum(y for _, y in kept)/sum(x for x, _ in kept), rel=1e-5)
     assert list(feature_table(s, s0).added) == list(t.removed)          # the other way round
     same = changed(feature_table(s, s))
-    assert set(same.values()) == {0}
+    assert same.pop('strength') == 1 and set(same.values()) == {0}
     for how in RANKINGS: assert ranked(t, how, 6).score.is_monotonic_decreasing
 
+def test_strengths_are_compared_where_a_feature_is_on_before_and_after():
+    s0 = torch.tensor([[9., 1, 1, 0], [1, 1, 4, 0], [0, 2, 0, 1]])
+    s = torch.tensor([[0., 2, .5, 1], [1, 2, 2, 1], [0, 4, 3, 0]])   # lost where strongest; doubled; halved and added; never kept
+    t = feature_table(s0, s)
+    assert t.ratio[:3].tolist() == [1, 2, .5] and np.isnan(t.ratio[3]) and strengths(t, .5).index.tolist() == [1, 2]
+    assert (ranked(t, 'strengthened').index[0], ranked(t, 'weakened').index[0]) == (1, 2) and ranked(t, 'weakened').score.tolist()[1:3] == [0, 0]
+    n = changed(t)
+    assert (n['strengthened'], n['weakened'], n['strength']) == (1, 1, 1)
+    assert torch.isnan(torch.tensor(changed(feature_table(s0, 0*s))['strength']))   # nothing kept: no strength
+
 def test_signed_codes_count_as_on():
+    assert feature_table(torch.tensor([[-1.]]), torch.tensor([[-2.]])).ratio[0] == 2
     assert feature_table(torch.tensor([[-1.]]), torch.tensor([[0.]])).removed[0] == 1
 
 def test_classes_of_a_feature_add_up(seen):
@@ -103,6 +116,12 @@ def test_bad_input_gets_a_sentence(seen, call, need):
 def test_other_pictures_are_not_compared(tiny, seen):
     other = run(replace(tiny[0], limit=9, out_dir=tiny[0].out_dir + '2'), progress=False)
     with pytest.raises(ValueError, match='differ in limit'): see(other, start=seen, progress=False)
+
+def test_the_curve_of_strengths_shows_every_kept_feature(seen):
+    split = next(iter(seen.before))
+    ratio = strengths(seen.table(split))
+    drawn = plot_strengths([seen], (split,)).axes[0].lines[0].get_xdata()
+    assert len(ratio) > 1 and sorted(ratio) == pytest.approx(drawn[1:])
 
 # --- names
 
