@@ -443,7 +443,7 @@ def report(
     parts = [text(f"Method {r.config.method}, lam {r.config.lam:g}, seed {r.config.seed}; model {r.config.model}, data {seen.suite.name}; SAE with {seen.sae.n} features, of which {seen.sae.k} are on at a time. Made by sae_ft."),
              '<h2>Results</h2>', wide(_inline(plot_shift(r.results['before'], r.results['after']))),
              '<h2>How many features changed</h2>', text('added, removed: features on at least twice, or half, as often, by half a per cent of the pictures or more. strengthened, weakened: with at least 5/4, or at most 4/5, of the strength in the pictures where they are on before and after; strength: of the median one. per picture: features switched on, or off, in a mean picture. fvu: the share of variance that the SAE does not express.'),
-             wide(table.rename(columns=lambda o: o.replace('_', ' ')).round(3).to_html()), *(wide(_inline(f([seen], (near, far) if far else (near,)))) for f in (plot_changes, plot_strengths))]
+             wide(table.rename(columns=lambda o: o.replace('_', ' ')).round(3).astype(object).T.to_html()), *(wide(_inline(f([seen], (near, far) if far else (near,)))) for f in (plot_changes, plot_strengths))]
     for split in [near, far] if far else [near]:
         t = seen.table(split)
         parts += [f'<h2>{html.escape(split)}: the pictures that activate a feature most, before (left) and after (right)</h2>']
