@@ -39,8 +39,9 @@ class Widget:
         self.refresh()
 
     def safe(self):
-        try: return self.page()
-        except ValueError as e: return f'<p>{html.escape(str(e))}</p>'
+        try: page = self.page()
+        except ValueError as e: page = f'<p>{html.escape(str(e))}</p>'
+        return f'<div style="line-height:1.4">{page}</div>'   # an ipywidget's lines are 28 pixels high
 
     def refresh(self, change=None):
         if not self.held: self.out.value = self.safe()
@@ -65,7 +66,7 @@ class FeatureBrowser(Widget):
     "Search features by name or number, and leaf through what was added, removed, strengthened or weakened."
     def __init__(self,
         seen: Seen,
-        n: int = 8,  # pictures on each side
+        n: int = 5,  # pictures on each side
     ):
         self.seen, self.n, self.tables = seen, n, {}
         self.controls = dict(split=_control(w.Dropdown, 'split', options=list(seen.before)), how=_control(w.Dropdown, 'most', options=list(RANKINGS)),

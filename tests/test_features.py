@@ -196,7 +196,7 @@ class Broken(Widget):
     def page(self): raise ValueError('a <b>bad</b> value')
 
 def test_a_bad_value_is_shown_as_a_sentence_not_raised():
-    assert Broken().out.value == '<p>a &lt;b&gt;bad&lt;/b&gt; value</p>'
+    assert '<p>a &lt;b&gt;bad&lt;/b&gt; value</p>' in Broken().out.value
 
 def test_the_browser_follows_its_controls(seen):
     b = FeatureBrowser(seen)
