@@ -133,7 +133,7 @@ class ImageInspector(Widget):
         self.seen, self.transform, self.own = seen, transforms(seen.models[0].visual)[1], None
         split = _control(w.Dropdown, 'split', options=list(seen.before))
         self.controls = dict(split=split, row=_control(w.IntSlider, 'picture', '34em', min=0, max=len(seen.labels[split.value]) - 1),
-                             upload=w.FileUpload(accept='image/*', description='upload a picture'))
+                             upload=w.FileUpload(accept='image/*', description='upload a picture', layout=w.Layout(width='auto')))
         split.observe(self.reset, 'value')
         self.controls['upload'].observe(self.take, 'value')
         self.controls['row'].observe(self.drop, 'value')
@@ -212,7 +212,7 @@ class TradeOff(Widget):
         fig, ax = plt.subplots(figsize=(7.4, 4.4), dpi=75, layout='constrained')
         chosen = [self.value(o) for o in ('method', 'lam', 'alpha')]
         for (method, lam), o in self.table.groupby(['method', 'lam']):
-            ax.plot(o.id, o[self.far], '.-', c=hue(method), lw=2.2 if [method, lam] == chosen[:2] else .8, ms=5, alpha=1 if method == chosen[0] else .5)
+            ax.plot(o.id, o[self.far], '.-', c=hue(method), lw=2.6 if [method, lam] == chosen[:2] else .8, ms=5)
         for method in self.table.method.unique(): ax.plot([], [], c=hue(method), label=method)
         start = self.table[self.table.alpha == 0]
         if len(start): ax.plot(start.id.mean(), start[self.far].mean(), 'k*', ms=12, zorder=4, label='zero-shot')
