@@ -190,6 +190,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'sae_ft.features.Side': ('features.html#side', 'sae_ft/features.py'),
                                  'sae_ft.features._check': ('features.html#_check', 'sae_ft/features.py'),
                                  'sae_ft.features._inline': ('features.html#_inline', 'sae_ft/features.py'),
+                                 'sae_ft.features._switched': ('features.html#_switched', 'sae_ft/features.py'),
                                  'sae_ft.features.agreement_of': ('features.html#agreement_of', 'sae_ft/features.py'),
                                  'sae_ft.features.behind': ('features.html#behind', 'sae_ft/features.py'),
                                  'sae_ft.features.blame': ('features.html#blame', 'sae_ft/features.py'),

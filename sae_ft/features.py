@@ -10,7 +10,7 @@ __all__ = ['RANKINGS', 'METHODS', 'PAGE', 'feature_table', 'strengths', 'ranked'
 
 # %% ../nbs/08_features.ipynb #06b97236
 import base64, html, io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
@@ -66,14 +66,18 @@ def ranked(
     if how not in RANKINGS: raise ValueError(f"unknown ranking '{how}': known are {', '.join(RANKINGS)}.")
     return table.assign(score=RANKINGS[how](table)).sort_values('score', ascending=False, kind='stable').head(n)
 
+def _switched(table, least=.005):
+    "Which features are on at least twice, and at most half, as often."
+    up = table.freq_after - table.freq_before
+    return (table.freq_after >= 2*table.freq_before) & (up >= least), (table.freq_before >= 2*table.freq_after) & (-up >= least)
+
 def changed(
     table: pd.DataFrame,   # of `feature_table`
     least: float = .005,   # share of pictures by which it must differ, or in which a feature must be kept
 ) -> dict:                 # added, removed: features on at least twice as often, or half as often; strengthened, weakened: with 5/4 or 4/5 of the strength at least; strength: median; per_picture_added, per_picture_removed: features of a picture that were off, or on
     "How many features changed, and how strong the median one is that was kept."
-    up, down = table.freq_after - table.freq_before, table.freq_before - table.freq_after
-    ratio = strengths(table, least)
-    return dict(added=int(((table.freq_after >= 2*table.freq_before) & (up >= least)).sum()), removed=int(((table.freq_before >= 2*table.freq_after) & (down >= least)).sum()),
+    (added, removed), ratio = _switched(table, least), strengths(table, least)
+    return dict(added=int(added.sum()), removed=int(removed.sum()),
                 strengthened=int((ratio >= 1.25).sum()), weakened=int((ratio <= .8).sum()), strength=float(ratio.median()),
                 per_picture_added=float(table.added.sum()), per_picture_removed=float(table.removed.sum()))
 
@@ -113,8 +117,11 @@ class Seen:
     labels: dict              # split -> (N,)
     names: pd.DataFrame       # of `name_features`
     words: list               # their vocabulary
+    tables: dict = field(default_factory=dict, repr=False)  # split -> what `table` made
 
-    def table(self, split): return feature_table(self.before[split].s, self.after[split].s).join(self.names)
+    def table(self, split):
+        if split not in self.tables: self.tables[split] = feature_table(self.before[split].s, self.after[split].s).join(self.names)
+        return self.tables[split]
     def data(self, split): return self.suite.splits[split].data
     def label(self, i): return f'{self.names.name[i]} ({self.names.confidence[i]:.2f}), feature {i}'
     def right(self, split): return tuple(o[split].answer == self.labels[split] for o in (self.before, self.after))
@@ -171,11 +178,10 @@ def gallery(
     def row(i):
         bar = '<span style="display:inline-block;border-left:2px solid #888;height:{0}px;margin:0 8px;vertical-align:top"></span>'.format(size)
         return side(seen.before, i) + bar + side(seen.after, i)
-    def label(i, t):
+    def label(t):
         strength = f'\n{t.ratio:.2f} times as strong where kept' if t.kept else ''
-        return f'{seen.label(i)}\non in {100*t.freq_before:.1f} % → {100*t.freq_after:.1f} %{strength}'
-    codes = (o[split].s[:, features] for o in (seen.before, seen.after))
-    return labelled([(label(i, t), row(i)) for i, t in zip(features, feature_table(*codes).itertuples())])
+        return f'{seen.label(t.Index)}\non in {100*t.freq_before:.1f} % → {100*t.freq_after:.1f} %{strength}'
+    return labelled([(label(t), row(t.Index)) for t in seen.table(split).loc[list(features)].itertuples()])
 
 def _check(seen, split, features=()):
     if split not in seen.before: raise ValueError(f"unknown split '{split}': known are {', '.join(seen.before)}.")
@@ -195,14 +201,14 @@ def plot_changes(
     for row, split in zip(axs, splits):
         for ax, o in zip(row, seen):
             t, few = o.table(split), 1/len(o.labels[split])
-            out = ((t.freq_after/t.freq_before.clip(lower=1e-9) >= 2) | (t.freq_before/t.freq_after.clip(lower=1e-9) >= 2)) & ((t.freq_after - t.freq_before).abs() >= .005)
+            added, removed = _switched(t)
+            out = added | removed
             x, y = (100*t[k].clip(lower=few/2) for k in ('freq_before', 'freq_after'))
             ax.scatter(x[~out], y[~out], s=3, c='#bbbbbb', lw=0)
             ax.scatter(x[out], y[out], s=7, c=hue(o.title), lw=0)
             ends = 40*few, 100
             ax.plot(ends, ends, c='k', lw=.6)
-            n = changed(t)
-            ax.set(xscale='log', yscale='log', xlim=ends, ylim=ends, title=f"{o.title} on {split}\n{n['added']} on, {n['removed']} off", aspect='equal')
+            ax.set(xscale='log', yscale='log', xlim=ends, ylim=ends, title=f"{o.title} on {split}\n{added.sum()} on, {removed.sum()} off", aspect='equal')
             ax.title.set_fontsize(10)
             for axis in (ax.xaxis, ax.yaxis): axis.set_major_formatter('{x:g}')
         row[0].set_ylabel('on after (% of pictures)')
@@ -402,7 +408,7 @@ def over_seeds(
     "A row a split and method."
     rows = table[table.split.isin(splits)].groupby(['split', 'method'])
     digits = {k: 1 if top > 20 else 2 if top > 1 else 3 for k, top in table[list(keys)].max().items()}
-    cells = rows.agg(**{k: (k, lambda v, n=n: mean_sd(v, n)) for k, n in digits.items()}, seeds=('seed', 'nunique'))
+    cells = rows[list(keys)].agg(lambda v: mean_sd(v, digits[v.name])).assign(seeds=rows.seed.nunique())
     return cells.reindex([(s, m) for s in splits for m in METHODS])
 
 # %% ../nbs/08_features.ipynb #0c2c6894
@@ -440,11 +446,12 @@ def report(
     near = next((k for k, v in kinds.items() if v == 'id'), next(iter(kinds)))
     others = [k for k in kinds if k != near]
     far = min(others, key=lambda k: table.accuracy[k] - table.accuracy_before[k]) if others else None
+    shown = (near, far) if far else (near,)
     parts = [text(f"Method {r.config.method}, lam {r.config.lam:g}, seed {r.config.seed}; model {r.config.model}, data {seen.suite.name}; SAE with {seen.sae.n} features, of which {seen.sae.k} are on at a time. Made by sae_ft."),
              '<h2>Results</h2>', wide(_inline(plot_shift(r.results['before'], r.results['after']))),
              '<h2>How many features changed</h2>', text('added, removed: features on at least twice, or half, as often, by half a per cent of the pictures or more. strengthened, weakened: with at least 5/4, or at most 4/5, of the strength in the pictures where they are on before and after; strength: of the median one. per picture: features switched on, or off, in a mean picture. fvu: the share of variance that the SAE does not express.'),
-             wide(table.rename(columns=lambda o: o.replace('_', ' ')).round(3).astype(object).T.to_html()), *(wide(_inline(f([seen], (near, far) if far else (near,)))) for f in (plot_changes, plot_strengths))]
-    for split in [near, far] if far else [near]:
+             wide(table.rename(columns=lambda o: o.replace('_', ' ')).round(3).astype(object).T.to_html()), *(wide(_inline(f([seen], shown))) for f in (plot_changes, plot_strengths))]
+    for split in shown:
         t = seen.table(split)
         parts += [f'<h2>{html.escape(split)}: the pictures that activate a feature most, before (left) and after (right)</h2>']
         for how in RANKINGS: parts += [f'<h3>Most {how}</h3>', wide(gallery(seen, [i for i, s in ranked(t, how, 6).score.items() if s > 0], split, 6).data)]

@@ -68,7 +68,7 @@ class FeatureBrowser(Widget):
         seen: Seen,
         n: int = 5,  # pictures on each side
     ):
-        self.seen, self.n, self.tables = seen, n, {}
+        self.seen, self.n = seen, n
         self.controls = dict(split=_control(w.Dropdown, 'split', options=list(seen.before)), how=_control(w.Dropdown, 'most', options=list(RANKINGS)),
                              query=_control(w.Text, 'name or number', placeholder='all', continuous_update=True), rank=_control(w.IntSlider, 'rank', '34em', min=1, max=seen.sae.n))
         c = self.controls
@@ -78,8 +78,7 @@ class FeatureBrowser(Widget):
     def found(self):  # features in order
         "The features that the search leaves, ranked."
         split, how, query = (self.value(o) for o in ('split', 'how', 'query'))
-        if (split, how) not in self.tables: self.tables[split, how] = ranked(self.seen.table(split), how, self.seen.sae.n)
-        t, query = self.tables[split, how], query.strip().casefold()
+        t, query = ranked(self.seen.table(split), how, self.seen.sae.n), query.strip().casefold()
         if not query: return t
         return t[(t.index == int(query)) if query.isdecimal() else t.name.str.casefold().str.contains(query, regex=False)]
 
