@@ -165,8 +165,19 @@ def steps_of(folder):
 
 def saved_step(folder): return len([o for o in Checkpoint(Path(folder)/'checkpoint'/'tune.safetensors').load()[1]['lines'] if o['event'] == 'step'])
 
-def test_sigterm_saves_and_stops(settings, tmp_path):
-    code = f'from sae_ft.experiment import run, Config; run(Config(**{dict(settings, **LONG, out_dir="run")!r}), progress=False)'
+IMPATIENT = '''
+import os, signal
+from sae_ft.trainer import Tuning
+save = Tuning.save
+def interrupted(self):
+    os.kill(os.getpid(), signal.SIGTERM)
+    save(self)
+Tuning.save = interrupted
+'''  # SIGTERM again, while it saves: so do the threads of a papermill that ends
+
+@pytest.mark.parametrize('first', ('', IMPATIENT), ids=('once', 'twice'))
+def test_sigterm_saves_and_stops(settings, first, tmp_path):
+    code = f'{first}from sae_ft.experiment import run, Config; run(Config(**{dict(settings, **LONG, out_dir="run")!r}), progress=False)'
     p = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: steps_of(tmp_path/'run') > 20)
     t = time.time()
