@@ -4,10 +4,9 @@
 
 # %% auto #0
 __all__ = ['SAES', 'FORMAT', 'fvu', 'SAE', 'TopKSAE', 'project_gradient', 'aux_loss', 'lr_factor', 'Tally', 'measure',
-           'plot_history', 'LivePlot', 'check_embeddings', 'train_step', 'train_epoch', 'go_on', 'train_sae',
-           'exceeded', 'sample', 'pre_activation_loss', 'ReLUSAE', 'JumpReLU', 'Step', 'JumpReLUSAE', 'BatchTopKSAE',
-           'MatryoshkaSAE', 'kind_of', 'make_sae', 'load_official', 'saelens_architecture', 'write_saelens', 'read_cfg',
-           'read_saelens']
+           'plot_history', 'LivePlot', 'check_embeddings', 'train_step', 'Fitting', 'train_sae', 'exceeded', 'sample',
+           'pre_activation_loss', 'ReLUSAE', 'JumpReLU', 'Step', 'JumpReLUSAE', 'BatchTopKSAE', 'MatryoshkaSAE',
+           'kind_of', 'make_sae', 'load_official', 'saelens_architecture', 'write_saelens', 'read_cfg', 'read_saelens']
 
 # %% ../nbs/02_sae.ipynb #985b7fb7
 import json, math, os
@@ -167,9 +166,15 @@ def lr_factor(
     return min(1., 3*(steps - step)/steps)
 
 # %% ../nbs/02_sae.ipynb #23a2f543
-class Tally:
+class Tally(nn.Module):
     "Sums up FVU, L0 and the dead fraction over batches."
-    def __init__(self, sae, var): self.var, self.err, self.on, self.N, self.fired = var, 0., 0, 0, torch.zeros(sae.n, dtype=torch.bool, device=sae.b_pre.device)
+    def __init__(self, sae, var):
+        super().__init__()
+        self.var = var
+        for name, shape, dtype in ('err', (), torch.float32), ('on', (), torch.long), ('N', (), torch.long), ('fired', (sae.n,), torch.bool):
+            self.register_buffer(name, torch.zeros(shape, dtype=dtype, device=sae.b_pre.device))
+    def clear(self):
+        for o in self.buffers(): o.zero_()
     def add(self, e, s):  # (B, d) errors, (B, n) codes
         self.err += e.pow(2).sum(); self.on += (s != 0).sum(); self.N += len(s); self.fired |= (s != 0).any(0)
     def result(self): return dict(fvu=(self.err/self.N/self.var).item(), l0=(self.on/self.N).item(), dead=(~self.fired).float().mean().item())
@@ -245,33 +250,75 @@ def train_step(
     silent[(s != 0).any(0)] = 0
 
 # %% ../nbs/02_sae.ipynb #b6e9470a
-def train_epoch(
-    sae: SAE,
-    opt: torch.optim.Optimizer,
-    u: torch.Tensor,         # (N, d) normalised embeddings
-    rates: list,             # learning rate of each step
-    order: torch.Generator,  # of the order of samples
-    tally: Tally,            # fresh
-    silent: torch.Tensor,    # (n,) samples seen since each feature fired, updated
-    batch_size: int,
-    aux: float,              # weight of `revive`
-) -> dict:                   # fvu, l0, dead
-    "Every sample once."
-    for i, lr in zip(torch.randperm(len(u), generator=order).split(batch_size), rates):
-        for g in opt.param_groups: g['lr'] = lr
-        train_step(sae, opt, u[i.to(u.device)], tally, silent, len(u), aux)
-    return tally.result()
+class Fitting:
+    "The training of an SAE and where it is. Between any two steps it can be kept, and gone on with."
+    def __init__(self,
+        sae: SAE,
+        u: torch.Tensor,         # (N, d) normalised embeddings
+        epochs: int, batch_size: int, lr: float, seed: int, aux: float,  # as for `train_sae`
+        checkpoint: Checkpoint,  # gone on from, if there is a state
+        what: dict,              # must be that of the state
+    ):
+        self.sae, self.u, self.epochs, self.size, self.lr, self.aux, self.checkpoint, self.what = sae, u, epochs, batch_size, lr, aux, checkpoint, what
+        self.tally, self.opt = Tally(sae, u.var(0, correction=0).sum()), torch.optim.AdamW(sae.parameters(), lr=lr, weight_decay=0.)
+        self.order, self.rows, self.silent = torch.Generator().manual_seed(seed), torch.arange(len(u)), torch.zeros(sae.n, device=u.device)
+        self.history, self.step = [], 0  # epochs that ended, and steps of the next
+        if begun := checkpoint.load(what, ('history', 'step', 'steered')): self.go_on(*begun)
 
-def go_on(
-    sae: SAE,
-    checkpoint: Checkpoint,
-    parts: dict,             # as they were saved, set to that state
-    tensors: dict, about: dict,  # of `Checkpoint.load`
-) -> list:                   # history
-    "Set a training to the state of its checkpoint."
-    checkpoint.restore(parts, tensors)
-    for o in sae.steered: setattr(sae, o, torch.tensor(about['steered'][o], device=sae.b_pre.device))
-    return about['history']
+    @property
+    def parts(self): return {o: getattr(self, o) for o in ('sae', 'opt', 'order', 'rows', 'tally', 'silent')}
+
+    def save(self):
+        self.checkpoint.save(self.parts, what=self.what, history=self.history, step=self.step, steered={o: float(getattr(self.sae, o)) for o in self.sae.steered})
+
+    def go_on(self, tensors, about):
+        self.checkpoint.restore(self.parts, tensors)
+        self.history, self.step = about['history'], about['step']
+        for o in self.sae.steered: setattr(self.sae, o, torch.tensor(about['steered'][o], device=self.u.device))
+
+    def begin(self):
+        "A new order, and nothing summed up."
+        self.rows.copy_(torch.randperm(len(self.u), generator=self.order))
+        self.tally.clear()
+
+    def one(self, rate):
+        "One step."
+        if not self.step: self.begin()
+        for g in self.opt.param_groups: g['lr'] = rate
+        rows = self.rows[self.step*self.size:(self.step + 1)*self.size].to(self.u.device)
+        train_step(self.sae, self.opt, self.u[rows], self.tally, self.silent, len(self.u), self.aux)
+        self.step += 1
+
+    def summary(self):
+        "fvu, l0 and dead of this epoch so far. Raises ValueError for an error that is not finite."
+        found = self.tally.result()
+        if not math.isfinite(found['fvu']): raise ValueError(f"the SAE's error is not finite in epoch {len(self.history) + 1}: lower lr (now {self.lr:g}).")
+        return found
+
+    def epoch(self, stop):
+        "The rest of an epoch: every sample once."
+        steps = math.ceil(len(self.u)/self.size)
+        while self.step < steps:
+            with stop.held(): self.one(self.lr*lr_factor(len(self.history)*steps + self.step, self.epochs*steps))
+            if self.checkpoint.due():
+                self.summary()  # what is not finite is not kept
+                self.save()
+        with stop.held():
+            self.history.append(dict(epoch=len(self.history) + 1, **self.summary()))
+            self.step = 0
+
+    def run(self, bar, on_epoch):
+        "All epochs, from where it is."
+        with Stop() as stop:
+            try:
+                for _ in bar:
+                    self.epoch(stop)
+                    bar.set_postfix({o: f'{self.history[-1][o]:.3g}' for o in ('fvu', 'l0', 'dead')})
+                    if on_epoch: on_epoch(self.history)
+                self.save()
+            except Stopped:
+                self.save()
+                raise Stopped(f'stopped by SIGTERM in epoch {min(len(self.history) + 1, self.epochs)} of {self.epochs} of the SAE; {self.checkpoint}') from None
 
 def train_sae(
     z: torch.Tensor,          # (N, d) embeddings
@@ -298,29 +345,14 @@ def train_sae(
         torch.manual_seed(seed)
         sae = SAES[kind](z.shape[1], expansion, k, normalize).to(device)
     u = sae.normalise(z.to(device, torch.float32))
-    var, history = u.var(0, correction=0).sum(), []
     sae.start(u)
-    opt = torch.optim.AdamW(sae.parameters(), lr=lr, weight_decay=0.)
-    order, silent = torch.Generator().manual_seed(seed), torch.zeros(sae.n, device=device)
     batch_size = min(batch_size, math.ceil(len(u)/8))
-    per_epoch = math.ceil(len(u)/batch_size)
     what = dict(kind=kind, expansion=expansion, k=k, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, normalize=normalize, aux=aux, embeddings=digest(dict(z=z)))
-    checkpoint, parts = checkpoint or Checkpoint(), dict(sae=sae, opt=opt, order=order, silent=silent)
-    if begun := checkpoint.load(what, ('history', 'steered')): history = go_on(sae, checkpoint, parts, *begun)
-    bar = tqdm(range(len(history) + 1, epochs + 1), desc='SAE', unit='epoch', initial=len(history), total=epochs, disable=not progress)
-    with Stop() as stop:
-        try:
-            for epoch in bar:
-                rates = [lr*lr_factor(step, epochs*per_epoch) for step in range((epoch - 1)*per_epoch, epoch*per_epoch)]
-                history.append(dict(epoch=epoch, **train_epoch(sae, opt, u, rates, order, Tally(sae, var), silent, batch_size, aux)))
-                if not math.isfinite(history[-1]['fvu']): raise ValueError(f"the SAE's error is not finite in epoch {len(history)}: lower lr (now {lr:g}).")
-                bar.set_postfix({o: f'{history[-1][o]:.3g}' for o in ('fvu', 'l0', 'dead')})
-                if checkpoint.due() or epoch == epochs:
-                    with stop.held(): checkpoint.save(parts, what=what, history=history, steered={o: float(getattr(sae, o)) for o in sae.steered})
-                if on_epoch: on_epoch(history)
-        except Stopped: raise Stopped(f'stopped by SIGTERM in epoch {len(history) + 1} of {epochs} of the SAE; {checkpoint}') from None
+    fitting = Fitting(sae, u, epochs, batch_size, lr, seed, aux, checkpoint or Checkpoint(), what)
+    done = len(fitting.history)
+    fitting.run(tqdm(range(done, epochs), desc='SAE', unit='epoch', initial=done, total=epochs, disable=not progress), on_epoch)
     sae.finish(u, batch_size)
-    return sae.eval(), history
+    return sae.eval(), fitting.history
 
 # %% ../nbs/02_sae.ipynb #e5ac0031
 def exceeded(

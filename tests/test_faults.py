@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from sae_ft import trainer
+from sae_ft import sae, trainer
 from sae_ft.experiment import Experiment, is_finished, load_run, reproduce, run
+from sae_ft.faults import Stopped
 from sae_ft.files import Checkpoint, digest, lock, read_json, read_tensors
 from sae_ft.sae import train_sae
 from sae_ft.store import embed_kept
@@ -41,7 +42,7 @@ def run_life(settings):
 def sae_life(folder):
     torch.manual_seed(0)
     z = torch.randn(1500, 32) @ torch.randn(32, 32)
-    sae, history = train_sae(z, epochs=40, progress=False, checkpoint=Checkpoint(f'{folder}/state.safetensors', every=0))
+    sae, history = train_sae(z, epochs=40, progress=False, checkpoint=Checkpoint(f'{folder}/state.safetensors', every=.05))
     sae.save(f'{folder}/sae.safetensors')
     Path(folder, 'history').write_text(json.dumps(history))
 
@@ -186,6 +187,22 @@ def test_sigterm_saves_and_stops(settings, first, tmp_path):
     assert time.time() - t < 10 and p.returncode == 143
     step = int(re.search(r'stopped by SIGTERM after step (\d+) of \d+; what was done is kept in .*tune.safetensors.*goes on from there\.\n', said)[1])
     assert step > 20 and saved_step(tmp_path/'run') == step
+
+def test_sigterm_saves_the_very_step_of_an_sae(tmp_path, monkeypatch):
+    z, how, left = torch.randn(400, 16, generator=torch.Generator().manual_seed(0)), dict(expansion=16, k=1, epochs=5, progress=False), iter(range(10))
+    whole, history = train_sae(z, **how)
+    assert history[1]['dead'] > 0  # so that it matters how long a feature was silent
+    def one(*args, was=sae.train_step):
+        if next(left, None) == 9: os.kill(os.getpid(), signal.SIGTERM)  # in the tenth step, of eight an epoch
+        was(*args)
+    monkeypatch.setattr(sae, 'train_step', one)
+    kept = Checkpoint(tmp_path/'sae.safetensors', every=3600.)
+    with pytest.raises(Stopped) as error: train_sae(z, **how, checkpoint=kept)
+    assert error.value.code == 143 and one_line(error).startswith('stopped by SIGTERM in epoch 2 of 5 of the SAE; what was done is kept in')
+    about = kept.load()[1]
+    assert about['step'] == 2 and about['history'] == history[:1]
+    again, lines = train_sae(z, **how, checkpoint=kept)
+    assert lines == history and digest(again.state_dict()) == digest(whole.state_dict())
 
 def papermill(cwd, parameters, out='out.ipynb'):
     args = [o for k, v in parameters.items() for o in ('-p', k, str(v))]
