@@ -449,7 +449,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                             'sae_ft.sae.Tally': ('sae.html#tally', 'sae_ft/sae.py'),
                             'sae_ft.sae.Tally.__init__': ('sae.html#tally.__init__', 'sae_ft/sae.py'),
                             'sae_ft.sae.Tally.add': ('sae.html#tally.add', 'sae_ft/sae.py'),
-                            'sae_ft.sae.Tally.clear': ('sae.html#tally.clear', 'sae_ft/sae.py'),
                             'sae_ft.sae.Tally.result': ('sae.html#tally.result', 'sae_ft/sae.py'),
                             'sae_ft.sae.TopKSAE': ('sae.html#topksae', 'sae_ft/sae.py'),
                             'sae_ft.sae.TopKSAE.__init__': ('sae.html#topksae.__init__', 'sae_ft/sae.py'),

@@ -45,9 +45,10 @@ class Stop:
         if self.asked and not self.depth: raise Stopped
 
     def __exit__(self, kind, error, trace):
-        if isinstance(error, Stopped): say(error)
+        stopped = isinstance(error, Stopped)
+        if stopped: say(error)
         if self.old is not None: signal.signal(signal.SIGTERM, self.old)
-        if isinstance(error, Stopped): end_orphan(error)
+        if stopped: end_orphan(error)  # last: a parent that ends from here on ends us by the old handler
 
 # %% ../nbs/00_faults.ipynb #3ea1a95b
 def in_kernel() -> bool:

@@ -173,8 +173,6 @@ class Tally(nn.Module):
         self.var = var
         for name, shape, dtype in ('err', (), torch.float32), ('on', (), torch.long), ('N', (), torch.long), ('fired', (sae.n,), torch.bool):
             self.register_buffer(name, torch.zeros(shape, dtype=dtype, device=sae.b_pre.device))
-    def clear(self):
-        for o in self.buffers(): o.zero_()
     def add(self, e, s):  # (B, d) errors, (B, n) codes
         self.err += e.pow(2).sum(); self.on += (s != 0).sum(); self.N += len(s); self.fired |= (s != 0).any(0)
     def result(self): return dict(fvu=(self.err/self.N/self.var).item(), l0=(self.on/self.N).item(), dead=(~self.fired).float().mean().item())
@@ -278,8 +276,7 @@ class Fitting:
 
     def begin(self):
         "A new order, and nothing summed up."
-        self.rows.copy_(torch.randperm(len(self.u), generator=self.order))
-        self.tally.clear()
+        self.rows, self.tally = torch.randperm(len(self.u), generator=self.order), Tally(self.sae, self.tally.var)
 
     def one(self, rate):
         "One step."
@@ -307,15 +304,17 @@ class Fitting:
             self.history.append(dict(epoch=len(self.history) + 1, **self.summary()))
             self.step = 0
 
-    def run(self, bar, on_epoch):
+    def run(self, progress, on_epoch):
         "All epochs, from where it is."
+        done = len(self.history)
+        bar = tqdm(range(done, self.epochs), desc='SAE', unit='epoch', initial=done, total=self.epochs, disable=not progress)
         with Stop() as stop:
             try:
                 for _ in bar:
                     self.epoch(stop)
                     bar.set_postfix({o: f'{self.history[-1][o]:.3g}' for o in ('fvu', 'l0', 'dead')})
+                    if len(self.history) == self.epochs: self.save()
                     if on_epoch: on_epoch(self.history)
-                self.save()
             except Stopped:
                 self.save()
                 raise Stopped(f'stopped by SIGTERM in epoch {min(len(self.history) + 1, self.epochs)} of {self.epochs} of the SAE; {self.checkpoint}') from None
@@ -349,8 +348,7 @@ def train_sae(
     batch_size = min(batch_size, math.ceil(len(u)/8))
     what = dict(kind=kind, expansion=expansion, k=k, epochs=epochs, batch_size=batch_size, lr=lr, seed=seed, normalize=normalize, aux=aux, embeddings=digest(dict(z=z)))
     fitting = Fitting(sae, u, epochs, batch_size, lr, seed, aux, checkpoint or Checkpoint(), what)
-    done = len(fitting.history)
-    fitting.run(tqdm(range(done, epochs), desc='SAE', unit='epoch', initial=done, total=epochs, disable=not progress), on_epoch)
+    fitting.run(progress, on_epoch)
     sae.finish(u, batch_size)
     return sae.eval(), fitting.history
 

@@ -1,5 +1,6 @@
 "Kills, faults and going on: processes really die here, and what they leave is compared to the last bit."
 import json, multiprocessing, os, random, re, resource, shutil, signal, subprocess, sys, time
+from itertools import count
 from pathlib import Path
 
 import nbformat
@@ -189,11 +190,11 @@ def test_sigterm_saves_and_stops(settings, first, tmp_path):
     assert step > 20 and saved_step(tmp_path/'run') == step
 
 def test_sigterm_saves_the_very_step_of_an_sae(tmp_path, monkeypatch):
-    z, how, left = torch.randn(400, 16, generator=torch.Generator().manual_seed(0)), dict(expansion=16, k=1, epochs=5, progress=False), iter(range(10))
+    z, how, steps = torch.randn(400, 16, generator=torch.Generator().manual_seed(0)), dict(expansion=16, k=1, epochs=5, progress=False), count()
     whole, history = train_sae(z, **how)
     assert history[1]['dead'] > 0  # so that it matters how long a feature was silent
     def one(*args, was=sae.train_step):
-        if next(left, None) == 9: os.kill(os.getpid(), signal.SIGTERM)  # in the tenth step, of eight an epoch
+        if next(steps) == 9: os.kill(os.getpid(), signal.SIGTERM)  # in the tenth step, of eight an epoch
         was(*args)
     monkeypatch.setattr(sae, 'train_step', one)
     kept = Checkpoint(tmp_path/'sae.safetensors', every=3600.)
@@ -203,6 +204,9 @@ def test_sigterm_saves_the_very_step_of_an_sae(tmp_path, monkeypatch):
     assert about['step'] == 2 and about['history'] == history[:1]
     again, lines = train_sae(z, **how, checkpoint=kept)
     assert lines == history and digest(again.state_dict()) == digest(whole.state_dict())
+    when = kept.path.stat().st_mtime_ns  # what is finished is not written again
+    train_sae(z, **how, checkpoint=kept)
+    assert kept.path.stat().st_mtime_ns == when
 
 def papermill(cwd, parameters, out='out.ipynb'):
     args = [o for k, v in parameters.items() for o in ('-p', k, str(v))]
