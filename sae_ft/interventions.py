@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 
 from .clip import Classifier
-from .data import Split, Suite
-from .pictures import decode
+from .suites import Split, Suite
+from .plumbing.pictures import decode
 from .sae import SAE
-from .trainer import answer
+from .evaluation import answer
 
 # %% ../nbs/09_interventions.ipynb #9f409287
 @torch.no_grad()

@@ -4,9 +4,7 @@
 
 # %% auto #0
 __all__ = ['TOWERS', 'full_precision', 'Regulariser', 'Sum', 'Scaled', 'Zero', 'L2', 'MSE', 'L1', 'nuclear_norm', 'Nuclear',
-           'QuadraticNuclear', 'PCA', 'Residual', 'Sparse', 'Preservation', 'AddRemove', 'KL', 'sinkhorn',
-           'Wasserstein', 'ContextKL', 'Lipsum', 'L2SP', 'submodule', 'tap_names', 'Taps', 'LDIFS', 'from_official',
-           'to_official', 'official']
+           'QuadraticNuclear', 'PCA', 'ContextKL', 'Lipsum', 'L2SP', 'submodule', 'tap_names', 'Taps', 'LDIFS']
 
 # %% ../nbs/03_losses.ipynb #6372a22d
 from typing import Optional
@@ -146,122 +144,6 @@ class PCA(_Change):
         a = du @ V                                             # (B, m)
         return dict(pca=a.abs().sum(-1).mean(), pca_residual=self.mu*(du - a @ V.T).pow(2).sum(-1).mean())
 
-# %% ../nbs/03_losses.ipynb #333eaa1b
-class _WithSAE(Regulariser):
-    "A regulariser that compares codes; the SAE is frozen."
-    def __init__(self,
-        sae: nn.Module,  # any SAE; gets requires_grad = False
-    ): self.sae = sae.requires_grad_(False)
-
-    def codes(self, z, z0):  # (B, d), (B, d) -> (B, n), (B, n)
-        "s and s0; no gradient through s0."
-        with torch.no_grad(): s0 = self.sae.encode(z0)
-        return self.sae.encode(z), s0
-
-# %% ../nbs/03_losses.ipynb #d6402686
-class Residual(_WithSAE):
-    "|du - (g_d(s) - g_d(s0))|^2, the change that the dictionary cannot express (paper section 5)."
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
-        du = self.sae.normalise(z) - self.sae.normalise(z0)  # (B, d)
-        return (du - self.sae.decoder(s - s0)).pow(2).sum(-1).mean()
-
-# %% ../nbs/03_losses.ipynb #9afa2bb6
-class Sparse(_WithSAE):
-    "|s - s0|_1, any change of features (paper section 5)."
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
-        return (s - s0).abs().sum(-1).mean()
-
-# %% ../nbs/03_losses.ipynb #5056c514
-class Preservation(_WithSAE):
-    "sum of |s_i| over the features with s0_i = 0 (paper section 5)."
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
-        return (s.abs()*(s0 == 0)).sum(-1).mean()
-
-# %% ../nbs/03_losses.ipynb #c8ed3795
-class AddRemove(_WithSAE):
-    "Preservation + remove * sum of relu(s0_i - s_i) over the features with s0_i != 0 (paper section 5)."
-    def __init__(self,
-        sae: nn.Module,
-        remove: float = 1.,   # weight of fading
-    ):
-        super().__init__(sae)
-        self.remove = remove
-    @classmethod
-    def official(cls, sae, lambda_mask: float = 10.): return cls(sae, .02/lambda_mask)
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
-        return (s.abs()*(s0 == 0) + self.remove*(s0 - s).relu()*(s0 != 0)).sum(-1).mean()
-
-# %% ../nbs/03_losses.ipynb #be16d691
-class KL(_WithSAE):
-    "KL(p0 || p) of codes as distributions over features, p = (relu(s) + eps) / sum (paper section 5)."
-    def __init__(self,
-        sae: nn.Module,
-        eps: float = 1e-6,   # keeps the price finite where a feature is off
-    ):
-        super().__init__(sae)
-        self.eps = eps
-    @classmethod
-    def official(cls, sae): return _OfficialKL(sae)
-    def price(self, z, z0):
-        p, p0 = (F.normalize(s.relu() + self.eps, p=1, dim=-1) for s in self.codes(z, z0))
-        return (p0*(p0/p).log()).sum(-1).mean()
-
-class _OfficialKL(_WithSAE):
-    "sum of p0 log(p0 / (p + 1e-8)), p = s / (sum s + 1e-8) (official `sae_kl`)."
-    name = 'kl'
-    def price(self, z, z0):
-        p, p0 = (s/(s.sum(-1, keepdim=True) + 1e-8) for s in self.codes(z, z0))
-        return (torch.xlogy(p0, p0) - p0*(p + 1e-8).log()).sum(-1).mean()
-
-# %% ../nbs/03_losses.ipynb #6bb90bda
-def sinkhorn(
-    a: torch.Tensor,  # (B, p) masses that sum to 1
-    b: torch.Tensor,  # (B, q)
-    C: torch.Tensor,  # (B, p, q) costs
-    eps: float,       # of the entropy
-    iters: int,       # of matching rows, then columns
-    f: Optional[torch.Tensor] = None,  # (B, p) the first f, if it is known
-) -> torch.Tensor:    # (B, p, q) plan; its columns sum to b, its rows to a in the limit
-    "Entropic transport plan, in the log domain (Cuturi 2013)."
-    K, la, lb = -C/eps, a.log(), b.log()
-    if f is None: f = la - K.logsumexp(2)
-    g = lb - (K + f[:, :, None]).logsumexp(1)
-    for _ in range(iters - 1):
-        f = la - (K + g[:, None]).logsumexp(2)
-        g = lb - (K + f[:, :, None]).logsumexp(1)
-    return (K + f[:, :, None] + g[:, None]).exp()
-
-class Wasserstein(_WithSAE):
-    "<P, C>: entropic transport cost from p0 to p, p = relu(s) / sum (paper section 5); 0 for a picture without any feature."
-    def __init__(self,
-        sae: nn.Module,
-        eps: float = .05,         # of the entropy; a smaller one needs more iterations
-        iters: int = 50,          # of Sinkhorn
-        everywhere: bool = False, # start from mass on all n features, as the official code does
-    ):
-        super().__init__(sae)
-        self.eps, self.iters, self.everywhere = eps, iters, everywhere
-    @classmethod
-    def official(cls, sae): return cls(sae, everywhere=True)
-
-    def active(self, s):  # (B, n) -> masses (B, m) and indices (B, m) of the m largest
-        m = max(1, int((s > 0).sum(-1).max()))
-        mass, i = s.relu().topk(m, dim=-1)
-        return F.normalize(mass + 1e-12, p=1, dim=-1), i
-
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
-        D = F.normalize(self.sae.decoder.weight, dim=0).T      # (n, d)
-        (b, j), (a, i) = self.active(s), self.active(s0)
-        C = (1 - D[i] @ D[j].transpose(1, 2)).relu()           # (B, m0, m)
-        f = a.log() - ((D[i] @ D.T - 1).clamp(max=0)/self.eps).logsumexp(2) if self.everywhere else None
-        cost = (sinkhorn(a, b, C, self.eps, self.iters, f)*C).sum((1, 2))
-        return (cost*((s > 0).any(-1) & (s0 > 0).any(-1))).mean()
-
 # %% ../nbs/03_losses.ipynb #c4fba350
 class ContextKL(Regulariser):
     "KL(p0_ctx || p_ctx), p_ctx = softmax(scale * u W_ctx^T) (CAR-FT, Mao et al. 2022)."
@@ -343,49 +225,3 @@ class LDIFS(Regulariser):
         unit = lambda h: F.normalize(full_precision(h), dim=1 if h.ndim == 4 else -1)
         gaps = [(unit(h) - unit(self.taps0.last[k]).detach()).pow(2).mean() for k, h in self.taps.last.items()]
         return sum(gaps)/len(gaps)
-
-# %% ../nbs/03_losses.ipynb #e60afca2
-def from_official(
-    reg_lambda: float = 70.,   # official flag
-    lambda_mask: float = 10.,  # official flag
-    mu: float = 1.,            # official flag
-    d: int = 512,              # length of an embedding
-    n: int = 2048,             # size of the dictionary
-) -> dict:                     # mu and lam_feature of ours, for lam = 1
-    "Our inner weights for the official flags."
-    return dict(mu=reg_lambda*mu/d, lam_feature=reg_lambda*lambda_mask/n)
-
-def to_official(
-    mu: float,                 # ours
-    lam_feature: float,        # ours
-    d: int,                    # length of an embedding
-    n: int,                    # size of the dictionary
-    lam: float = 1.,           # ours
-    reg_lambda: float = 70.,   # official flag, which may be chosen
-) -> dict:                     # the official flags
-    "The official flags for our weights."
-    return dict(reg_lambda=reg_lambda, lambda_mask=lam*lam_feature*n/reg_lambda, mu=lam*mu*d/reg_lambda)
-
-# %% ../nbs/03_losses.ipynb #fc670e85
-def official(
-    reg_type: str,             # official flag: 'mse' | 'l1' | 'nuclear' | 'quadratic_nuclear' | 'pca' | 'ldifs' | 'sae' | 'sae_mask' | 'sae_add_remove' | 'sae_kl' | 'sae_w'
-    what=None,                 # what it works with: d (mse, l1), the basis (pca), a pair of Taps (ldifs), the SAE (sae...)
-    normalize: bool = False,   # official flag; an SAE has its own, see `load_official`
-    c: float = 10.,            # official flag reg_constraint_c
-    lambda_l1: float = 1e-3,   # official flag
-    lambda_mask: float = 10.,  # official flag
-    mu: float = 1.,            # official flag
-) -> Regulariser:              # to be multiplied by the official flag reg_lambda
-    "An official regulariser with its own weights. Raises ValueError for an unknown name."
-    def pca(basis):
-        d, m = basis.shape
-        return lambda_l1/m*PCA(basis, mu/d*m/lambda_l1, normalize)
-    def residual(sae): return mu/sae.d*Residual(sae)
-    def sparse(sae): return residual(sae) + lambda_l1/sae.n*Sparse(sae)
-    types = dict(mse=lambda d: 1/d*L2(normalize), l1=lambda d: 1/d*L1(normalize), nuclear=lambda _: Nuclear.official(normalize),
-        quadratic_nuclear=lambda _: QuadraticNuclear.official(c, normalize), pca=pca, ldifs=lambda taps: LDIFS(*taps), sae=sparse,
-        sae_mask=lambda sae: residual(sae) + lambda_mask/sae.n*Preservation(sae),
-        sae_add_remove=lambda sae: residual(sae) + lambda_mask/sae.n*AddRemove.official(sae, lambda_mask),
-        sae_kl=lambda sae: sparse(sae) + .1*KL.official(sae), sae_w=lambda sae: sparse(sae) + .1*Wasserstein.official(sae))
-    if reg_type not in types: raise ValueError(f"unknown official regulariser '{reg_type}': known are {', '.join(types)}.")
-    return types[reg_type](what)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MU', 'LAM_FEATURE', 'METHODS', 'Context', 'CrossEntropy', 'Contrastive', 'l2_sp', 'ldifs', 'pca', 'contexts',
-           'random_texts', 'car_ft', 'lipsum', 'with_sae', 'Method', 'get_method']
+           'random_texts', 'car_ft', 'lipsum', 'with_sae', 'Method', 'get_method', 'wise']
 
-# %% ../nbs/03_methods.ipynb #3ed56e30
+# %% ../nbs/03_methods.ipynb #8d7df3d9
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .clip import Classifier, Clip, class_embeddings
-from .losses import (KL, L1, L2, L2SP, LDIFS, MSE, PCA, AddRemove, ContextKL, Lipsum, Nuclear, Preservation, QuadraticNuclear,
-                           Regulariser, Residual, Sparse, Taps, Wasserstein)
+from .losses import L1, L2, L2SP, LDIFS, MSE, PCA, ContextKL, Lipsum, Nuclear, QuadraticNuclear, Taps
+from .losses_sae import KL, AddRemove, Preservation, Residual, Sparse, Wasserstein
 
 # %% ../nbs/03_methods.ipynb #21d520b6
 @dataclass
@@ -154,3 +154,16 @@ def get_method(
     "The method of that name. Raises ValueError with the known names."
     if name not in METHODS: raise ValueError(f"unknown method '{name}': known are {', '.join(METHODS)}.")
     return METHODS[name]
+
+# %% ../nbs/03_methods.ipynb #b563871b
+def wise(
+    theta0: dict,         # state dict of the zero-shot classifier
+    theta1: dict,         # of the tuned one
+    alpha: float = .5,    # weight of the tuned one
+) -> dict:                # state dict between them
+    "(1 - alpha) theta0 + alpha theta1, exact at both ends. Raises ValueError for unequal models or alpha outside 0 to 1."
+    if not 0 <= alpha <= 1: raise ValueError(f'alpha is {alpha}: it must lie from 0 to 1.')
+    if bad := [k for k in theta0.keys() | theta1.keys() if k not in theta0 or k not in theta1 or theta0[k].shape != theta1[k].shape]:
+        raise ValueError(f"the two models do not fit: '{sorted(bad)[0]}' is missing in one or has another shape.")
+    mix = lambda a, b: (1 - alpha)*a + alpha*b.to(a.device) if a.is_floating_point() else a.clone()
+    return {k: mix(v, theta1[k]) for k, v in theta0.items()}

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from sae_ft.sweep import CANDIDATES, SIZES
-from sae_ft.trainer import Config
+from sae_ft.paper import CANDIDATES, SIZES
+from sae_ft.settings import Config
 
 KINDS = [dict(sae_kind=o) for o in ('relu', 'batchtopk')]
 METHODS = ['ft', 'lp', 'lp-ft', 'flyp', *CANDIDATES]

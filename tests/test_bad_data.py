@@ -12,8 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from sae_ft import data as D, trainer
-from sae_ft.data import BadPictures, Images, load_suite, read_data, show_pictures
-from sae_ft.pictures import FORMATS, MAX_PIXELS, BadPicture, decode, to_rgb
+from sae_ft.data import Images, show_pictures
+from sae_ft.screening import BadPictures
+from sae_ft.sources import read_data
+from sae_ft.suites import load_suite
+from sae_ft.plumbing.pictures import FORMATS, MAX_PIXELS, BadPicture, decode, to_rgb
 
 @pytest.fixture(autouse=True)
 def alone(tmp_path, monkeypatch):

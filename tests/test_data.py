@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from sae_ft import data as D
 from sae_ft.clip import ASSETS
-from sae_ft.pictures import to_rgb
+from sae_ft.plumbing.pictures import to_rgb
 
 
 @pytest.fixture(autouse=True, scope='module')

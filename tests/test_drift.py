@@ -14,10 +14,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sae_ft.clip import Classifier
-from sae_ft.drift import (CKA, PUBLISHED_CKA, cka, cka_transposed, drift, drift_frame, entropy, epoch_drift, epoch_frame, figure2, jaccard,
-                          main_strength, mean_sd, preserved, read_runs, summary, table1, table1_order, table2, verdict)
+from sae_ft.drift import PUBLISHED_CKA, drift_frame, epoch_frame, figure2, main_strength, mean_sd, summary, table1, table1_order, table2, verdict
+from sae_ft.runs import read_runs
+from sae_ft.drift_measures import CKA, cka, cka_transposed, measure_drift, entropy, jaccard, preserved
+from sae_ft.experiment import epoch_drift
 from sae_ft.sae import TopKSAE, fvu
-from sae_ft.trainer import Config, embed_splits
+from sae_ft.evaluation import embed_splits
+from sae_ft.settings import Config
 
 def pair(N=40, dx=4, dy=3, seed=0):
     g = torch.Generator().manual_seed(seed)
@@ -95,7 +98,7 @@ def test_entropy_is_the_formula():
 def test_drift_puts_them_together():
     torch.manual_seed(0)
     sae, z0 = TopKSAE(6, k=2), torch.randn(50, 6)
-    still, moved = drift(sae, z0, z0), drift(sae, z0, z0 + torch.randn(50, 6))
+    still, moved = measure_drift(sae, z0, z0), measure_drift(sae, z0, z0 + torch.randn(50, 6))
     assert list(still) == 'cka cka_transposed fvu_before fvu fvu_zero preserved jaccard entropy_before entropy'.split()
     assert still['cka'] == pytest.approx(1) and still['fvu'] == still['fvu_before'] and still['preserved'] == still['jaccard'] == 1
     assert moved['cka'] < .9 and moved['preserved'] < 1 and moved['fvu_before'] == still['fvu_before']
@@ -120,9 +123,9 @@ def test_epoch_drift_is_the_drift_of_each_file_and_leaves_no_trace(tmp_path):
     save_file(theta, files[2]); save_file(other, files[10])
     still, moved = epoch_drift(files, model, sae, data, z0, cfg)
     assert (still.pop('epoch'), moved.pop('epoch')) == (2, 10)
-    assert still == pytest.approx(drift(sae, z0, z0))
+    assert still == pytest.approx(measure_drift(sae, z0, z0))
     model.load_state_dict(other)
-    assert moved == pytest.approx(drift(sae, z0, embed_splits(model, dict(a=data), cfg, progress=False)['a'][0]))
+    assert moved == pytest.approx(measure_drift(sae, z0, embed_splits(model, dict(a=data), cfg, progress=False)['a'][0]))
     with pytest.raises(FileNotFoundError): epoch_drift({1: tmp_path/'none'}, model, sae, data, z0, cfg)
     assert all(torch.equal(v, other[k]) for k, v in model.state_dict().items())
 

@@ -11,12 +11,14 @@ import torch
 from PIL import Image
 
 from sae_ft import sae, trainer
-from sae_ft.experiment import Experiment, is_finished, load_run, reproduce, run
-from sae_ft.faults import Stopped
-from sae_ft.files import Checkpoint, digest, lock, read_json, read_tensors
-from sae_ft.sae import train_sae
-from sae_ft.store import embed_kept
-from sae_ft.trainer import Config
+from sae_ft.experiment import Experiment, run
+from sae_ft.runs import is_finished, load_run, reproduce
+from sae_ft.plumbing.faults import Stopped
+from sae_ft.plumbing.files import digest, lock, read_json, read_tensors
+from sae_ft.plumbing.resume import Checkpoint
+from sae_ft.sae_train import train_sae
+from sae_ft.embeddings import embed_kept
+from sae_ft.settings import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 LIVES = multiprocessing.get_context('forkserver')  # a new process begins with everything imported
@@ -254,7 +256,7 @@ if __name__ == '__main__':
     when = (tmp_path/'runs'/'seed0'/'model.safetensors').stat().st_mtime_ns
     rows = json.loads(start().communicate(timeout=300)[0])
     assert [o['state'] for o in rows] == ['was done', 'done'] and (tmp_path/'runs'/'seed0'/'model.safetensors').stat().st_mtime_ns == when
-    assert load_run(tmp_path/'runs'/'seed1').about['resumed'] and 'resumed' not in load_run(tmp_path/'runs'/'seed0').about
+    assert load_run(tmp_path/'runs'/'seed1').provenance['resumed'] and 'resumed' not in load_run(tmp_path/'runs'/'seed0').provenance
 
 # --- faults
 
@@ -298,7 +300,8 @@ def test_a_disk_that_is_full(begun, quiet_run, tmp_path):
     there = dict(begun, out_dir=str(tmp_path/'disk'/'run'))
     code = f'''
 import torch; torch.set_num_threads(1)
-from sae_ft.experiment import run, Config
+from sae_ft.experiment import run
+from sae_ft.settings import Config
 try: run(Config(**{there!r}), progress=False)
 except OSError as e: print(e)
 '''
@@ -397,7 +400,7 @@ def test_workers_change_nothing(begun, quiet_run): same(quiet_run[0], go_on(dict
 # --- the record
 
 def test_a_run_says_what_it_was_made_of(quiet_run):
-    about = quiet_run[0].about
+    about = quiet_run[0].provenance
     assert about['seed'] == 0 and about['command'] and about['versions']['torch'] and about['hardware']['threads'] == 1
     assert set(about['fingerprint']) == {'model', 'train', 'val', 'test'} and all(re.fullmatch('[0-9a-f]{64}', o) for o in about['fingerprint'].values())
     if (ROOT/'.git').exists(): assert re.fullmatch(r'[0-9a-f]{40}(\+changed)?', about['revision'])

@@ -10,10 +10,14 @@ import torch
 from PIL import Image
 
 from current import ROOT
-from sae_ft.concepts import agreement, called, name_features, thumb, top_words, vocabulary
-from sae_ft.experiment import load_run, run
-from sae_ft.features import RANKINGS, behind, blame, changed, class_table, compare, evidence, feature_table, gallery, missing, plot_strengths, ranked, report, see, show_answers, strengths, turned
-from sae_ft.trainer import Config
+from sae_ft.concepts import agreement, called, name_features, top_words, vocabulary
+from sae_ft.plumbing.style import thumb
+from sae_ft.experiment import run
+from sae_ft.runs import load_run
+from sae_ft.evidence import evidence_behind, blame, evidence, show_answers, flipped_answers
+from sae_ft.features import RANKINGS, changed, class_table, compare, feature_table, gallery, missing, plot_strengths, ranked, study_features, strengths
+from sae_ft.report import write_report
+from sae_ft.settings import Config
 from sae_ft.widgets import FeatureBrowser, ImageInspector, TradeOff, Widget, trade_off
 
 EVIL = '<script>alert(1)<', '<img src=x onerror="alert(1)">', "a'b&c"  # class names; a folder's name may not hold a slash
@@ -30,7 +34,7 @@ def tiny(tmp_path_factory):
     return cfg, run(cfg, progress=False).folder
 
 @pytest.fixture(scope='module')
-def seen(tiny): return see(tiny[1], progress=False)
+def seen(tiny): return study_features(tiny[1], progress=False)
 
 # --- tables
 
@@ -74,7 +78,7 @@ def test_classes_of_a_feature_add_up(seen):
 # --- what is seen
 
 def test_the_ends_of_the_average_are_the_two_models(tiny, seen):
-    zero, one = (see(tiny[1], start=seen, alpha=a, progress=False) for a in (0., 1.))
+    zero, one = (study_features(tiny[1], start=seen, alpha=a, progress=False) for a in (0., 1.))
     for k in seen.before:
         assert torch.allclose(zero.after[k].z, seen.before[k].z, atol=1e-5) and torch.allclose(one.after[k].z, seen.after[k].z, atol=1e-5)
     assert changed(zero.table(k))['per_picture_added'] == 0
@@ -98,14 +102,14 @@ def test_evidence_adds_up_to_logits_exactly(seen):
 def test_turned_answers(seen):
     for split in seen.before:
         a, b = seen.right(split)
-        assert len(turned(seen, split, 'mended')) - len(turned(seen, split, 'broken')) == b.sum() - a.sum()
+        assert len(flipped_answers(seen, split, 'mended')) - len(flipped_answers(seen, split, 'broken')) == b.sum() - a.sum()
 
 @pytest.mark.parametrize('call,need', [
-    (lambda o: see(o.run, ['nothing'], progress=False), "unknown split 'nothing'"),
+    (lambda o: study_features(o.run, ['nothing'], progress=False), "unknown split 'nothing'"),
     (lambda o: gallery(o, [10**6], 'test'), 'there is no feature 1000000'),
     (lambda o: gallery(o, [0], 'nothing'), "unknown split 'nothing'"),
-    (lambda o: behind(o, 'test', 99), 'there is no picture 99'),
-    (lambda o: turned(o, 'test', 'lost'), "must be 'broken' or 'mended'"),
+    (lambda o: evidence_behind(o, 'test', 99), 'there is no picture 99'),
+    (lambda o: flipped_answers(o, 'test', 'lost'), "must be 'broken' or 'mended'"),
     (lambda o: ranked(o.table('test'), 'x'), "unknown ranking 'x'"),
     (lambda o: name_features(o.sae, torch.zeros(1, o.sae.d), ['a']), 'two words or more'),
     (lambda o: TradeOff(pd.DataFrame(dict(method=[], lam=[], alpha=[]))), "lacks the column 'id'")])
@@ -115,7 +119,7 @@ def test_bad_input_gets_a_sentence(seen, call, need):
 
 def test_other_pictures_are_not_compared(tiny, seen):
     other = run(replace(tiny[0], limit=9, out_dir=tiny[0].out_dir + '2'), progress=False)
-    with pytest.raises(ValueError, match='differ in limit'): see(other, start=seen, progress=False)
+    with pytest.raises(ValueError, match='differ in limit'): study_features(other, start=seen, progress=False)
 
 def test_the_curve_of_strengths_shows_every_kept_feature(seen):
     split = next(iter(seen.before))
@@ -144,7 +148,7 @@ def test_an_order_of_words_that_no_hash_changes():
 # --- the page
 
 @pytest.fixture(scope='module')
-def page(seen): return report(seen)
+def page(seen): return write_report(seen)
 
 def test_the_report_is_one_small_file_that_loads_nothing(page):
     text = page.read_text(encoding='utf-8')
@@ -167,17 +171,17 @@ def test_the_report_escapes_names(page):
     assert p.found <= set('html head meta title style body h1 h2 h3 p div span img table thead tbody tr th td i br pre'.split()) and not p.handlers
 
 def test_the_report_goes_where_it_is_told_and_twice_gives_the_same(seen, page, tmp_path):
-    again = report(seen, tmp_path/'x.html')
+    again = write_report(seen, tmp_path/'x.html')
     assert again == tmp_path/'x.html' and len(again.read_text()) == len(page.read_text())
 
 def test_a_report_with_other_words_and_of_a_run_that_changed_nothing(tiny, tmp_path):
     "A vocabulary of the caller's; then no epoch of training: nothing added, nothing broken."
-    text = report(see(tiny[1], words=['apple', 'round thing', EVIL[0]], progress=False), tmp_path/'a.html').read_text(encoding='utf-8')
+    text = write_report(study_features(tiny[1], words=['apple', 'round thing', EVIL[0]], progress=False), tmp_path/'a.html').read_text(encoding='utf-8')
     assert 'apple (' in text or 'round thing (' in text
     still = run(replace(tiny[0], method='zero-shot', epochs=0, out_dir=str(tmp_path/'zero')), progress=False)
-    o = see(still, progress=False)
-    assert not turned(o, 'test', 'broken') and blame(o, 'test', 'broken').empty and changed(o.table('test'))['per_picture_added'] == 0
-    assert 'Answers that fine-tuning' not in report(o, tmp_path/'b.html').read_text(encoding='utf-8')
+    o = study_features(still, progress=False)
+    assert not flipped_answers(o, 'test', 'broken') and blame(o, 'test', 'broken').empty and changed(o.table('test'))['per_picture_added'] == 0
+    assert 'Answers that fine-tuning' not in write_report(o, tmp_path/'b.html').read_text(encoding='utf-8')
 
 def test_features_that_are_on_in_few_pictures_have_no_agreement():
     share = top_words(torch.eye(5), torch.ones(5, 3))

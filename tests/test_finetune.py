@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sae_ft.experiment import load_run
-from sae_ft.trainer import Config
+from sae_ft.runs import load_run
+from sae_ft.settings import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOK = ROOT/'nbs'/'05_finetune.ipynb'
@@ -92,7 +92,7 @@ def test_own_pictures_with_a_broken_one_are_refused_or_skipped(tmp_path):
     assert '1 of 60' in said and '3.png' in said and not (tmp_path/'mine').exists()
     process = papermill(tmp_path, dataset=data, epochs=1, sae_epochs=2, batch_size=8, out_dir='mine', on_bad_image='skip', class_names='a cat,a dog,a tree')
     assert process.returncode == 0, process.stderr
-    about = load_run(tmp_path/'mine').about
+    about = load_run(tmp_path/'mine').provenance
     assert about['classnames'] == ['a cat', 'a dog', 'a tree'] and sum(about['sizes'][k] for k in ('train', 'val', 'test')) == 59
 
 def test_parameters_are_the_settings_with_their_defaults_and_documented():

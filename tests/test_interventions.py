@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from sae_ft.clip import Classifier
-from sae_ft.data import Split, Suite
+from sae_ft.suites import Split, Suite
 from sae_ft.interventions import alike, causal, edit, effect, plant, set_to, spurious, switch_off, turn_up, worst_group
-from sae_ft.sae import SAES
+from sae_ft.sae_kinds import SAES
 
 def random_sae(kind='topk', d=6, expansion=2, k=3, seed=0, normalize=True):
     torch.manual_seed(seed)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from open_clip.transformer import VisionTransformer
 
-from sae_ft.losses import (KL, L1, L2, L2SP, LDIFS, MSE, PCA, AddRemove, ContextKL, Lipsum, Nuclear, Preservation, QuadraticNuclear, Residual, Sparse, Taps,
-                           Wasserstein, Zero, from_official, official, sinkhorn, tap_names, to_official)
+from sae_ft.losses import L1, L2, L2SP, LDIFS, MSE, PCA, ContextKL, Lipsum, Nuclear, QuadraticNuclear, Taps, Zero, tap_names
+from sae_ft.losses_sae import KL, AddRemove, Preservation, Residual, Sparse, Wasserstein, from_official, official, sinkhorn, to_official
 from sae_ft.sae import TopKSAE
 
 def setup(normalize=True, B=7, d=5, expansion=3, k=4, seed=0):

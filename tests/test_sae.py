@@ -5,9 +5,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sae_ft.sae import (
-    SAE, SAES, BatchTopKSAE, JumpReLU, JumpReLUSAE, LivePlot, MatryoshkaSAE, ReLUSAE, Step, TopKSAE,
-    aux_loss, exceeded, fvu, load_official, lr_factor, measure, plot_history, pre_activation_loss, project_gradient, read_saelens, train_sae, write_saelens)
+from sae_ft.sae import SAE, TopKSAE, aux_loss, fvu, project_gradient
+from sae_ft.sae_kinds import SAES
+from sae_ft.sae_kinds import BatchTopKSAE, JumpReLU, JumpReLUSAE, MatryoshkaSAE, ReLUSAE, Step, exceeded, pre_activation_loss
+from sae_ft.sae_train import LivePlot, lr_factor, measure, plot_history, train_sae
+from sae_ft.saes_of_others import load_official, read_saelens, write_saelens
 
 def random_sae(d=6, seed=0, **kw):
     "A double-precision SAE whose encoder, decoder and bias have nothing to do with each other."
@@ -159,7 +161,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     path, sae = tmp_path/'sae.safetensors', TopKSAE(6)
     sae.save(path)
     before = path.read_bytes()
-    monkeypatch.setattr('sae_ft.files.os.replace', lambda *a: (_ for _ in ()).throw(OSError('disk full')))
+    monkeypatch.setattr('sae_ft.plumbing.files.os.replace', lambda *a: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError): TopKSAE(6).save(path)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ['sae.safetensors']
 

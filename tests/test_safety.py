@@ -9,11 +9,14 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors.torch import save_file
 
 from sae_ft.clip import ASSETS, load_clip
-from sae_ft.experiment import experiment, is_finished, load_run, read_config, read_metrics, reproduce, run
-from sae_ft.files import Checkpoint, Journal, read_json, read_tensors, write_json
-from sae_ft.sae import SAE, TopKSAE, load_official, read_saelens, write_saelens
-from sae_ft.store import Store
-from sae_ft.trainer import RULES, Config, listed
+from sae_ft.experiment import experiment, run
+from sae_ft.runs import is_finished, load_run, read_config, read_metrics, reproduce
+from sae_ft.plumbing.files import Journal, read_json, read_tensors, write_json
+from sae_ft.plumbing.resume import Checkpoint
+from sae_ft.sae import SAE, TopKSAE
+from sae_ft.saes_of_others import load_official, read_saelens, write_saelens
+from sae_ft.plumbing.store import Store
+from sae_ft.settings import RULES, Config, listed
 
 EXPECTED = FileNotFoundError, ValueError
 MARK = Path('executed')  # what a pickle would make

@@ -10,10 +10,13 @@ from sklearn.metrics import f1_score
 
 from fake_runs import METHODS, fake_results, fake_run
 from sae_ft import methods
-from sae_ft.trainer import METHOD_COLOURS
-from sae_ft.shifts import (ablation_table, above, accuracy_of, answers_of, bootstrap, cell, choose, compared, curves, draws, fair_wins, interval, kind_means, leader,
-                           macro_f1_of, main_table, paired, paper_tables, per_run, plot_strength, plot_wise, published, read_runs, tidy, who_wins)
-from sae_ft.sweep import CANDIDATES
+from sae_ft.plumbing.style import METHOD_COLOURS
+from sae_ft.runs import read_runs
+from sae_ft.paper import paper_tables
+from sae_ft.shifts import ablation_table, cell, choose, compared, interval, kind_means, leader, main_table, per_run, published, tidy
+from sae_ft.shifts_figures import above, curves, plot_strength, plot_wise
+from sae_ft.shifts_paired import accuracy_of, answers_of, bootstrap, draws, fair_wins, macro_f1_of, paired, who_wins
+from sae_ft.paper import CANDIDATES
 
 RESULTS = Path(__file__).resolve().parent.parent/'nbs'/'results'
 

@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from sae_ft.sweep import CANDIDATES, COMPARED, LAMS, SEEDS, grid, paper, stages, sweep
-from sae_ft.experiment import read_config, read_metrics
-from sae_ft.trainer import Config
+from sae_ft.paper import CANDIDATES, COMPARED, LAMS, SEEDS, paper, stages
+from sae_ft.sweep import grid, sweep
+from sae_ft.runs import read_config, read_metrics
+from sae_ft.settings import Config
 
 RESULTS = Path(__file__).resolve().parent.parent/'nbs'/'results'
 PLACE = {'out_dir', 'sae', 'device', 'workers', 'log_every'}  # what may differ without another result

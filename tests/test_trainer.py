@@ -11,10 +11,13 @@ from hypothesis import given, settings, strategies as st
 from safetensors.torch import load_file
 
 from sae_ft.clip import load_clip, zero_shot
-from sae_ft.data import load_suite
+from sae_ft.suites import load_suite
 from sae_ft.methods import METHODS
-from sae_ft.experiment import Experiment, is_finished, load_run, run
-from sae_ft.trainer import RULES, Config, alphas, finetune, lr_at, wise
+from sae_ft.experiment import Experiment, run
+from sae_ft.runs import is_finished, load_run
+from sae_ft.methods import wise
+from sae_ft.settings import RULES, Config, alphas
+from sae_ft.trainer import finetune, lr_at
 
 TINY = dict(limit=64, epochs=1, batch_size=32, sae_epochs=3, lr=1e-4, precision='fp32', device='cpu', log_every=1)
 
@@ -79,12 +82,12 @@ def done(tmp_path_factory):
 def test_a_run_leaves_five_files_and_reads_back(done):
     assert sorted(o.name for o in done.folder.iterdir()) == ['config.json', 'metrics.jsonl', 'model.safetensors', 'predictions.parquet', 'sae.safetensors']
     assert is_finished(done.folder) and done.config == Config(**TINY, out_dir=str(done.folder))
-    assert done.about['versions']['torch'] and done.about['sizes']['train'] == 64 and done.about['hardware']['cores'] and done.about['seed'] == 0
+    assert done.provenance['versions']['torch'] and done.provenance['sizes']['train'] == 64 and done.provenance['hardware']['cores'] and done.provenance['seed'] == 0
     assert {o['event'] for o in done.metrics} == {'sae', 'step', 'epoch', 'end'}
     step = done.of('step')[0]
     assert {'lr', 'grad_norm', 'loss', 'ce'} < set(step) and len(done.of('epoch')) == 1 and 0 <= done.of('epoch')[0]['val_accuracy'] <= 1
     assert all(o['metric'] and o['n'] for o in done.results['after'].values())
-    assert done.sae.k == 8 and len(done.classifier.head.weight) == done.about['sizes']['classes']
+    assert done.sae.k == 8 and len(done.classifier.head.weight) == done.provenance['sizes']['classes']
 
 def test_a_run_repeats(done, tmp_path):
     again = run(replace(done.config, out_dir=str(tmp_path/'again')), progress=False)

@@ -5,9 +5,10 @@ Settings are those of a run, e.g. `save_every=0 epochs=1`. Prints the share of t
 import ast, functools, hashlib, sys, tempfile, time
 
 from sae_ft import experiment, files, store
-from sae_ft.data import _raw, load_suite
-from sae_ft.pictures import decode
-from sae_ft.trainer import Config
+from sae_ft.data import undecoded
+from sae_ft.suites import load_suite
+from sae_ft.plumbing.pictures import decode
+from sae_ft.settings import Config
 
 spent = {}
 
@@ -37,7 +38,7 @@ def run(settings):
 
 def checksums():
     "Seconds to read and decode all pictures of the default, and to take their checksums."
-    rows = [o['image']['bytes'] for s in load_suite(progress=False).splits.values() for o in _raw(s.data)]
+    rows = [o['image']['bytes'] for s in load_suite(progress=False).splits.values() for o in undecoded(s.data)]
     took = []
     for f in (decode, lambda raw: hashlib.sha256(raw).digest()):
         t = time.perf_counter()

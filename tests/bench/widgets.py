@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from sae_ft.experiment import run
-from sae_ft.features import see
-from sae_ft.trainer import Config
+from sae_ft.features import study_features
+from sae_ft.settings import Config
 from sae_ft.widgets import FeatureBrowser, ImageInspector, TradeOff
 
 HALF = .5  # seconds
@@ -29,7 +29,7 @@ def main(folder=None):
         if not folder:
             run(Config(method='ft', epochs=0, sae_epochs=10, out_dir=tmp + '/run'), progress=False)
             folder = tmp + '/run'
-        seen = see(folder, progress=False)
+        seen = study_features(folder, progress=False)
     browser, inspector, explorer = FeatureBrowser(seen), ImageInspector(seen), TradeOff(pd.read_csv(RESULTS/'tradeoff.csv'))
     b, i, e = browser.controls, inspector.controls, explorer.controls
     rows = {'browser, next rank': times(b['rank'], range(2, 32)), 'browser, a letter typed': times(b['query'], ['b', 'be', 'bel', 'bell', '']),
