@@ -20,9 +20,15 @@ class Shuffle(Sampler):
         n: int,     # number of pictures
         seed: int,  # of the run
     ): self.n, self.seed, self.epoch, self.start = n, seed, 0, 0
-    def begin(self, epoch, start=0): self.epoch, self.start = epoch, start  # not set_epoch, which accelerate calls with a count of its own
+
+    def begin(self, epoch, start=0):  # not set_epoch, which accelerate calls with a count of its own
+        self.epoch, self.start = epoch, start
+
+    def order(self):
+        g = torch.Generator().manual_seed(self.seed*100_003 + self.epoch)
+        return torch.randperm(self.n, generator=g).tolist()
+
     def __len__(self): return self.n
-    def order(self): return torch.randperm(self.n, generator=torch.Generator().manual_seed(self.seed*100_003 + self.epoch)).tolist()
     def __iter__(self): return ((self.epoch, i) for i in self.order()[self.start:])
 
 class Crops(Dataset):
@@ -31,10 +37,13 @@ class Crops(Dataset):
         images: Images,  # with a random transform
         seed: int,       # of the run
     ): self.images, self.seed = images, seed
+
     def __len__(self): return len(self.images)
-    def __getitem__(self, at):
+
+    def __getitem__(self, at):  # (epoch, index)
+        seed, = np.random.SeedSequence([self.seed, *at]).generate_state(1, np.uint64)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, *at]).generate_state(1, np.uint64)[0]))
+            torch.default_generator.manual_seed(int(seed))
             return self.images[at[1]]
 
 def train_loader(
@@ -42,5 +51,8 @@ def train_loader(
     cfg: Config,       # batch_size, seed, workers
 ) -> tuple:            # loader and its sampler
     "Batches in seeded order; the last one may be smaller."
-    sampler, own = Shuffle(len(images), cfg.seed), torch.Generator()  # a generator of its own: the loader draws nothing from the process's
-    return DataLoader(Crops(images, cfg.seed), cfg.batch_size, sampler=sampler, num_workers=cfg.workers, generator=own), sampler
+    sampler = Shuffle(len(images), cfg.seed)
+    own = torch.Generator()  # the loader draws nothing from the process's generator
+    crops = Crops(images, cfg.seed)
+    loader = DataLoader(crops, cfg.batch_size, sampler=sampler, num_workers=cfg.workers, generator=own)
+    return loader, sampler

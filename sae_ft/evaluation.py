@@ -26,7 +26,9 @@ from .settings import Config
 from .suites import Suite
 
 # %% ../nbs/04_evaluation.ipynb #852a4bd7
-METRICS = {'accuracy': lambda C: MulticlassAccuracy(C, average='micro'), 'macro-F1': lambda C: MulticlassF1Score(C, average='macro')}
+METRICS = {  # name -> number of classes -> torchmetrics' metric
+    'accuracy': lambda C: MulticlassAccuracy(C, average='micro'),
+    'macro-F1': lambda C: MulticlassF1Score(C, average='macro')}
 
 def score(
     answers: torch.Tensor,      # (N,) class numbers
@@ -46,20 +48,23 @@ def answer(
 ) -> torch.Tensor:                     # (N,) class numbers, on the CPU
     "The class with the largest logit."
     z = z.to(classifier.head.weight.device)
-    return (classifier.classify(z) if W is None else F.normalize(z, dim=-1) @ W.T).argmax(-1).cpu()
+    logits = classifier.classify(z) if W is None else F.normalize(z, dim=-1) @ W.T   # (N, C)
+    return logits.argmax(-1).cpu()
 
 def embed_splits(
     classifier: Classifier,   # encodes
     splits: dict,             # name -> HF data set of image and label
     cfg: Config = Config(),   # batch_size, device, precision, workers
     progress: bool = True,    # show a bar
-    **keep,                   # folder, about and every of `store.embed_kept`
+    **keep,                   # folder, contents and every of `embed_kept`
 ) -> dict:                    # name -> (z (N, d), y (N,))
     "Embed several data sets in one pass."
-    device, (_, tf) = pick_device(cfg.device), transforms(classifier.visual)
-    parts, size = [Images(o, tf) for o in splits.values()], max(256, cfg.batch_size)
+    device, (_, eval_tf) = pick_device(cfg.device), transforms(classifier.visual)
+    parts, size = [Images(o, eval_tf) for o in splits.values()], max(256, cfg.batch_size)
+    encode = classifier.to(device).eval().encode
+    how = dict(device=device, precision=cfg.precision, progress=progress, workers=cfg.workers)
     with explained(f'batch_size (pictures are embedded {size} at a time)', cfg.workers):
-        z, y = embed_kept(classifier.to(device).eval().encode, ConcatDataset(parts), batch_size=size, device=device, precision=cfg.precision, progress=progress, workers=cfg.workers, **keep)
+        z, y = embed_kept(encode, ConcatDataset(parts), batch_size=size, **how, **keep)
     sizes = [len(o) for o in parts]
     return dict(zip(splits, zip(z.split(sizes), y.split(sizes))))
 
@@ -68,10 +73,11 @@ def answer_splits(
     suite: Suite,                  # which splits have classes of their own
     embedded: dict,                # of `embed_splits`
     heads: Optional[dict] = None,  # split -> (C, d) class embeddings, for those
-) -> dict:                         # split -> (N,) class numbers; splits of other classes without a head are left out
-    "Answers for every split."
+) -> dict:                         # split -> (N,) class numbers; those of other classes need a head
+    "Answers for every split; one with classes of its own and no head is left out."
     heads = heads or {}
-    return {k: answer(classifier, z, heads.get(k)) for k, (z, _) in embedded.items() if k in heads or not suite.splits[k].classnames}
+    def has_head(k): return k in heads or not suite.splits[k].classnames
+    return {k: answer(classifier, z, heads.get(k)) for k, (z, _) in embedded.items() if has_head(k)}
 
 def judge(
     suite: Suite,    # splits, each with its kind and metric
@@ -79,9 +85,11 @@ def judge(
     answers: dict,   # of `answer_splits`
 ) -> dict:           # split -> dict(kind, metric, value, n)
     "Results of every split that was answered, each by its own metric."
-    of = {k: suite.splits[k] for k in answers}
-    return {k: dict(kind=o.kind, metric=o.metric, value=score(answers[k], embedded[k][1], len(o.classnames or suite.classnames), o.metric), n=len(answers[k]))
-            for k, o in of.items()}
+    def result(name):
+        split, found, (_, y) = suite.splits[name], answers[name], embedded[name]
+        value = score(found, y, len(split.classnames or suite.classnames), split.metric)
+        return dict(kind=split.kind, metric=split.metric, value=value, n=len(found))
+    return {k: result(k) for k in answers}
 
 def evaluate(
     classifier: Classifier,           # to be judged
@@ -89,8 +97,9 @@ def evaluate(
     cfg: Config = Config(),           # batch_size, device, precision, workers
     progress: bool = True,            # show a bar
 ) -> dict:                            # split -> dict(kind, metric, value, n)
-    "Judge a classifier on every split of a suite that has the suite's classes, each by its own metric."
-    embedded = embed_splits(classifier, {k: o.data for k, o in suite.splits.items() if not o.classnames}, cfg, progress)
+    "Judge a classifier on every split that has the suite's classes, each by its own metric."
+    known = {k: o.data for k, o in suite.splits.items() if not o.classnames}
+    embedded = embed_splits(classifier, known, cfg, progress)
     return judge(suite, embedded, answer_splits(classifier, suite, embedded))
 
 # %% ../nbs/04_evaluation.ipynb #e2ee64ca
@@ -112,28 +121,41 @@ def means(
     of = {k: [o['value'] for o in results.values() if o['kind'] == k] for k in kinds}
     return {k: sum(v)/len(v) for k, v in of.items()}
 
+def _column(results):
+    "Every split, then the means, in per cent."
+    shifted = {k: v for k, v in means(results).items() if k != 'id'}
+    return [100*o['value'] for o in results.values()] + [100*v for v in shifted.values()]
+
+def _mean_row(results, kind):
+    "The row of a mean: its name, kind, metrics and number of pictures."
+    of = [o for o in results.values() if o['kind'] == kind]
+    return [f'mean of {kind}', kind, ', '.join(sorted({o['metric'] for o in of})), sum(o['n'] for o in of)]
+
 def table(
     before: dict,                 # of `evaluate`, zero-shot
     after: Optional[dict] = None, # of `evaluate`, tuned
 ) -> pd.DataFrame:                # a row a split, then the plain means over near and far splits
     "Zero-shot and tuned on every split, in per cent, with the metric named."
-    def column(o): return [100*v['value'] for v in o.values()] + [100*v for k, v in means(o).items() if k != 'id']
-    kinds = [k for k in means(before) if k != 'id']
     rows = [[k, o['kind'], o['metric'], o['n']] for k, o in before.items()]
-    rows += [[f'mean of {k}', k, ', '.join(sorted({r[2] for r in rows if r[1] == k})), sum(r[3] for r in rows if r[1] == k)] for k in kinds]
-    df = pd.DataFrame(rows, columns=['split', 'kind', 'metric', 'pictures']).set_index('split').assign(**{'zero-shot %': column(before)})
-    if after: df = df.assign(**{'tuned %': column(after), 'change': [b - a for a, b in zip(column(before), column(after))]})
+    rows += [_mean_row(before, k) for k in means(before) if k != 'id']
+    df = pd.DataFrame(rows, columns=['split', 'kind', 'metric', 'pictures']).set_index('split')
+    old = _column(before)
+    df = df.assign(**{'zero-shot %': old})
+    if after:
+        new = _column(after)
+        df = df.assign(**{'tuned %': new, 'change': [b - a for a, b in zip(old, new)]})
     return df.round(1)
 
 def plot_shift(
     before: dict,  # of `evaluate`, zero-shot
     after: dict,   # of `evaluate`, tuned
 ):                 # figure
-    "In distribution against out of distribution: a line from zero-shot to tuned for every split and, thick, for the mean of each kind."
+    "In against out of distribution: a line from zero-shot to tuned a split, a thick one for a kind's mean."
     fig, ax = plt.subplots(figsize=(6.4, 4.6), dpi=80, layout='constrained')
     a, b = means(before), means(after)
     x, ends = [100*o.get('id', 0) for o in (a, b)], []
-    for kind, c in ((k, KIND_COLOURS[k]) for k in ('near', 'far')):
+    for kind in ('near', 'far'):
+        c = KIND_COLOURS[kind]
         lines = {k: (o['value'], after[k]['value'], 1) for k, o in before.items() if o['kind'] == kind}
         if len(lines) > 1: lines[f'mean of {kind}'] = a[kind], b[kind], 3.5
         for k, (y0, y1, lw) in lines.items():
@@ -141,7 +163,8 @@ def plot_shift(
             ends.append((100*y1, k, c, 'bold' if lw > 1 else None))
     labels_at_ends(ax, x, ends)
     metrics = ', '.join(sorted({o['metric'] for o in before.values()}))
-    ax.set(xlabel=f'in distribution: {metrics} (%)', ylabel=f'out of distribution: {metrics} (%)', title='from zero-shot to tuned (dot)')
+    ax.set(xlabel=f'in distribution: {metrics} (%)', ylabel=f'out of distribution: {metrics} (%)',
+           title='from zero-shot to tuned (dot)')
     if not ends: ax.text(.5, .5, 'no shifted split: name one with suite', ha='center', transform=ax.transAxes)
     plt.close(fig)
     return fig

@@ -14,39 +14,36 @@ import torch.nn.functional as F
 from torch import nn
 
 from .losses import L1, L2, LDIFS, PCA, Nuclear, QuadraticNuclear, Regulariser
+from .plumbing.faults import known
 
 # %% ../nbs/03_losses_sae.ipynb #333eaa1b
 class _WithSAE(Regulariser):
     "A regulariser that compares codes; the SAE is frozen."
+    needs = frozenset({'z0', 'codes'})
     def __init__(self,
         sae: nn.Module,  # any SAE; gets requires_grad = False
     ): self.sae = sae.requires_grad_(False)
 
-    def codes(self, z, z0):  # (B, d), (B, d) -> (B, n), (B, n)
-        "s and s0; no gradient through s0."
-        with torch.no_grad(): s0 = self.sae.encode(z0)
-        return self.sae.encode(z), s0
-
 # %% ../nbs/03_losses_sae.ipynb #d6402686
 class Residual(_WithSAE):
     "|du - (g_d(s) - g_d(s0))|^2, the change that the dictionary cannot express (paper section 5)."
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
-        du = self.sae.normalise(z) - self.sae.normalise(z0)  # (B, d)
+    def price(self, move):
+        s, s0 = move.codes(self.sae)                                           # (B, n) both
+        du = self.sae.normalise(move.z) - self.sae.normalise(move.z0)          # (B, d)
         return (du - self.sae.decoder(s - s0)).pow(2).sum(-1).mean()
 
 # %% ../nbs/03_losses_sae.ipynb #9afa2bb6
 class Sparse(_WithSAE):
     "|s - s0|_1, any change of features (paper section 5)."
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
+    def price(self, move):
+        s, s0 = move.codes(self.sae)
         return (s - s0).abs().sum(-1).mean()
 
 # %% ../nbs/03_losses_sae.ipynb #5056c514
 class Preservation(_WithSAE):
     "sum of |s_i| over the features with s0_i = 0 (paper section 5)."
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
+    def price(self, move):
+        s, s0 = move.codes(self.sae)
         return (s.abs()*(s0 == 0)).sum(-1).mean()
 
 # %% ../nbs/03_losses_sae.ipynb #c8ed3795
@@ -60,9 +57,10 @@ class AddRemove(_WithSAE):
         self.remove = remove
     @classmethod
     def official(cls, sae, lambda_mask: float = 10.): return cls(sae, .02/lambda_mask)
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
-        return (s.abs()*(s0 == 0) + self.remove*(s0 - s).relu()*(s0 != 0)).sum(-1).mean()
+    def price(self, move):
+        s, s0 = move.codes(self.sae)
+        switched_on = s.abs()*(s0 == 0)
+        return (switched_on + self.remove*(s0 - s).relu()*(s0 != 0)).sum(-1).mean()
 
 # %% ../nbs/03_losses_sae.ipynb #be16d691
 class KL(_WithSAE):
@@ -75,15 +73,15 @@ class KL(_WithSAE):
         self.eps = eps
     @classmethod
     def official(cls, sae): return _OfficialKL(sae)
-    def price(self, z, z0):
-        p, p0 = (F.normalize(s.relu() + self.eps, p=1, dim=-1) for s in self.codes(z, z0))
+    def price(self, move):
+        p, p0 = (F.normalize(s.relu() + self.eps, p=1, dim=-1) for s in move.codes(self.sae))
         return (p0*(p0/p).log()).sum(-1).mean()
 
 class _OfficialKL(_WithSAE):
     "sum of p0 log(p0 / (p + 1e-8)), p = s / (sum s + 1e-8) (official `sae_kl`)."
     name = 'kl'
-    def price(self, z, z0):
-        p, p0 = (s/(s.sum(-1, keepdim=True) + 1e-8) for s in self.codes(z, z0))
+    def price(self, move):
+        p, p0 = (s/(s.sum(-1, keepdim=True) + 1e-8) for s in move.codes(self.sae))
         return (torch.xlogy(p0, p0) - p0*(p + 1e-8).log()).sum(-1).mean()
 
 # %% ../nbs/03_losses_sae.ipynb #6bb90bda
@@ -105,7 +103,9 @@ def sinkhorn(
     return (K + f[:, :, None] + g[:, None]).exp()
 
 class Wasserstein(_WithSAE):
-    "<P, C>: entropic transport cost from p0 to p, p = relu(s) / sum (paper section 5); 0 for a picture without any feature."
+    """<P, C>: entropic transport cost from p0 to p, p = relu(s) / sum (paper section 5).
+
+    It is 0 for a picture without any feature."""
     def __init__(self,
         sae: nn.Module,
         eps: float = .05,         # of the entropy; a smaller one needs more iterations
@@ -122,13 +122,18 @@ class Wasserstein(_WithSAE):
         mass, i = s.relu().topk(m, dim=-1)
         return F.normalize(mass + 1e-12, p=1, dim=-1), i
 
-    def price(self, z, z0):
-        s, s0 = self.codes(z, z0)
+    def start(self, a, D0, D):  # (B, m0), (B, m0, d), (n, d) -> (B, m0), or None
+        "The first f of the official code."
+        if not self.everywhere: return None
+        return a.log() - ((D0 @ D.T - 1).clamp(max=0)/self.eps).logsumexp(2)
+
+    def price(self, move):
+        s, s0 = move.codes(self.sae)
         D = F.normalize(self.sae.decoder.weight, dim=0).T      # (n, d)
         (b, j), (a, i) = self.active(s), self.active(s0)
         C = (1 - D[i] @ D[j].transpose(1, 2)).relu()           # (B, m0, m)
-        f = a.log() - ((D[i] @ D.T - 1).clamp(max=0)/self.eps).logsumexp(2) if self.everywhere else None
-        cost = (sinkhorn(a, b, C, self.eps, self.iters, f)*C).sum((1, 2))
+        plan = sinkhorn(a, b, C, self.eps, self.iters, self.start(a, D[i], D))
+        cost = (plan*C).sum((1, 2))                            # (B,)
         return (cost*((s > 0).any(-1) & (s0 > 0).any(-1))).mean()
 
 # %% ../nbs/03_losses_sae.ipynb #e60afca2
@@ -155,8 +160,8 @@ def to_official(
 
 # %% ../nbs/03_losses_sae.ipynb #fc670e85
 def official(
-    reg_type: str,             # official flag: 'mse' | 'l1' | 'nuclear' | 'quadratic_nuclear' | 'pca' | 'ldifs' | 'sae' | 'sae_mask' | 'sae_add_remove' | 'sae_kl' | 'sae_w'
-    what=None,                 # what it works with: d (mse, l1), the basis (pca), a pair of Taps (ldifs), the SAE (sae...)
+    reg_type: str,             # official flag: 'mse', 'l1', ..., 'sae_mask', ...: the table above
+    what=None,                 # d (mse, l1), the basis (pca), a pair of Taps (ldifs), or the SAE (sae...)
     normalize: bool = False,   # official flag; an SAE has its own, see `load_official`
     c: float = 10.,            # official flag reg_constraint_c
     lambda_l1: float = 1e-3,   # official flag
@@ -169,10 +174,16 @@ def official(
         return lambda_l1/m*PCA(basis, mu/d*m/lambda_l1, normalize)
     def residual(sae): return mu/sae.d*Residual(sae)
     def sparse(sae): return residual(sae) + lambda_l1/sae.n*Sparse(sae)
-    types = dict(mse=lambda d: 1/d*L2(normalize), l1=lambda d: 1/d*L1(normalize), nuclear=lambda _: Nuclear.official(normalize),
-        quadratic_nuclear=lambda _: QuadraticNuclear.official(c, normalize), pca=pca, ldifs=lambda taps: LDIFS(*taps), sae=sparse,
+    types = dict(
+        mse=lambda d: 1/d*L2(normalize),
+        l1=lambda d: 1/d*L1(normalize),
+        nuclear=lambda _: Nuclear.official(normalize),
+        quadratic_nuclear=lambda _: QuadraticNuclear.official(c, normalize),
+        pca=pca,
+        ldifs=lambda taps: LDIFS(*taps),
+        sae=sparse,
         sae_mask=lambda sae: residual(sae) + lambda_mask/sae.n*Preservation(sae),
         sae_add_remove=lambda sae: residual(sae) + lambda_mask/sae.n*AddRemove.official(sae, lambda_mask),
-        sae_kl=lambda sae: sparse(sae) + .1*KL.official(sae), sae_w=lambda sae: sparse(sae) + .1*Wasserstein.official(sae))
-    if reg_type not in types: raise ValueError(f"unknown official regulariser '{reg_type}': known are {', '.join(types)}.")
-    return types[reg_type](what)
+        sae_kl=lambda sae: sparse(sae) + .1*KL.official(sae),
+        sae_w=lambda sae: sparse(sae) + .1*Wasserstein.official(sae))
+    return types[known(reg_type, types, 'official regulariser')](what)

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MU', 'LAM_FEATURE', 'METHODS', 'Context', 'CrossEntropy', 'Contrastive', 'l2_sp', 'ldifs', 'pca', 'contexts',
-           'random_texts', 'car_ft', 'lipsum', 'with_sae', 'Method', 'get_method', 'wise']
+           'random_texts', 'car_ft', 'lipsum', 'flyp', 'with_sae', 'Method', 'get_method', 'wise']
 
 # %% ../nbs/03_methods.ipynb #8d7df3d9
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Callable, Optional
 
@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .activations import Taps
 from .clip import Classifier, Clip, class_embeddings
-from .losses import L1, L2, L2SP, LDIFS, MSE, PCA, ContextKL, Lipsum, Nuclear, QuadraticNuclear, Taps
+from .losses import L1, L2, L2SP, LDIFS, MSE, PCA, ContextKL, Lipsum, Nuclear, QuadraticNuclear
 from .losses_sae import KL, AddRemove, Preservation, Residual, Sparse, Wasserstein
+from .plumbing.faults import known
 
 # %% ../nbs/03_methods.ipynb #21d520b6
 @dataclass
@@ -38,35 +40,40 @@ class Context:
     def frozen(self): return deepcopy(self.classifier).eval().requires_grad_(False)
     @property
     def scale(self): return self.clip.model.logit_scale.exp().item()  # e^tau
-    def text(self, sentences): return class_embeddings(self.clip, sentences, ['{}'], self.device)  # (len, d), unit rows
+    def text(self, sentences):
+        return class_embeddings(self.clip, sentences, ['{}'], self.device)  # (len, d), unit rows
 
 # %% ../nbs/03_methods.ipynb #5a6af59e
 class CrossEntropy(nn.Module):
     "CE of the head's logits."
+    name = 'ce'  # in the record
     def forward(self, z, logits, y): return F.cross_entropy(logits, y)  # (B, d), (B, C), (B,)
     def refresh(self, classifier): "Nothing to do: the head is trained itself."
 
 class Contrastive(nn.Module):
     "FLYP: symmetric InfoNCE between the pictures of a batch and prompts for their classes."
+    name = 'infonce'
     def __init__(self,
         clip: Clip,         # its text tower and scale are trained, on a copy
         classnames: list,   # C words
         templates: list,    # T sentences with {}
     ):
         super().__init__()
-        model, clip.model = clip.model, None
-        text = deepcopy(model)
-        clip.model, text.visual = model, nn.Identity()
-        self.clip, self.classnames, self.templates = Clip(text, *[getattr(clip, o) for o in ('tokenizer', 'train_tf', 'eval_tf', 'name', 'pretrained', 'd')]), classnames, templates
-        self.text = text.requires_grad_(True).train()
+        self.text = deepcopy(clip.model).requires_grad_(True).train()
+        self.text.visual = nn.Identity()
+        self.clip, self.classnames, self.templates = replace(clip, model=self.text), classnames, templates
+
+    def prompts(self, y):  # (B,) -> B sentences, each with a template drawn at random
+        which = torch.randint(len(self.templates), (len(y),)).tolist()
+        return [self.templates[t].format(self.classnames[c]) for t, c in zip(which, y.tolist())]
 
     def forward(self, z, logits, y):  # (B, d), (B, C), (B,)
-        which = torch.randint(len(self.templates), (len(y),)).tolist()
-        words = [self.templates[t].format(self.classnames[c]) for t, c in zip(which, y.tolist())]
-        t = self.text.encode_text(self.clip.tokenizer(words).to(z.device), normalize=True).float()  # (B, d)
+        tokens = self.clip.tokenizer(self.prompts(y)).to(z.device)
+        t = self.text.encode_text(tokens, normalize=True).float()                                # (B, d)
         with torch.autocast(z.device.type, enabled=False):
-            sim, same = self.text.logit_scale.exp()*F.normalize(z.float(), dim=-1) @ t.T, torch.arange(len(y), device=z.device)
-            return (F.cross_entropy(sim, same) + F.cross_entropy(sim.T, same))/2
+            similarity = self.text.logit_scale.exp()*F.normalize(z.float(), dim=-1) @ t.T        # (B, B)
+            same = torch.arange(len(y), device=z.device)
+            return (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same))/2
 
     @torch.no_grad()
     def refresh(self, classifier):
@@ -76,9 +83,7 @@ class Contrastive(nn.Module):
 
 # %% ../nbs/03_methods.ipynb #9e2d1452
 def l2_sp(ctx): return L2SP(list(ctx.classifier.visual.parameters()), list(ctx.frozen.visual.parameters()))
-def ldifs(ctx):
-    frozen = Taps(ctx.frozen.visual)  # first: the copy is made before the hooks
-    return LDIFS(Taps(ctx.classifier.visual), frozen)
+def ldifs(ctx): return LDIFS(Taps(ctx.classifier.visual), Taps(ctx.frozen.visual))
 def pca(ctx): return PCA.fit(ctx.embeddings().to(ctx.device), ctx.sae.k)
 
 def contexts(
@@ -93,16 +98,17 @@ def random_texts(
     M: int = 256,   # how many
 ) -> torch.Tensor:  # (M, d), unit rows
     "Embeddings of sentences of eight random tokens (Lipsum-FT)."
-    model, g = ctx.clip.model, torch.Generator().manual_seed(ctx.seed)
-    tokens = ctx.clip.tokenizer(['']*M)                       # start and end of text
+    model, g = ctx.clip.model.to(ctx.device), torch.Generator().manual_seed(ctx.seed)
+    tokens = ctx.clip.tokenizer(['']*M)                       # (M, context): start and end of text
     start, end = tokens[0, 0].item(), tokens[0, 1].item()
     n = min(8, tokens.shape[1] - 2)
     tokens[:, 1:n + 1] = torch.randint(1, start, (M, n), generator=g)
     tokens[:, n + 1] = end
-    with torch.no_grad(): return model.to(ctx.device).encode_text(tokens.to(ctx.device), normalize=True).float()
+    with torch.no_grad(): return model.encode_text(tokens.to(ctx.device), normalize=True).float()
 
 def car_ft(ctx): return ContextKL(contexts(ctx), ctx.scale)
 def lipsum(ctx): return Lipsum(random_texts(ctx), ctx.scale)
+def flyp(ctx): return Contrastive(ctx.clip, ctx.classnames, ctx.templates)
 
 # %% ../nbs/03_methods.ipynb #50ebe786
 MU = LAM_FEATURE = 3.  # inner weights of SAE-FT for lam = 1
@@ -119,7 +125,7 @@ class Method:
     "A row of METHODS."
     name: str                                # how notebooks and papermill call it
     doc: str                                 # one line
-    stages: tuple = ('all',)                 # what is trained, one training after the other: 'head' | 'visual' | 'all'
+    stages: tuple = ('all',)                 # what is trained, one after the other: 'head' | 'visual' | 'all'
     regulariser: Optional[Callable] = None   # Context -> Regulariser, for lam = 1; None: no price
     objective: Optional[Callable] = None     # Context -> objective; None: cross-entropy
     wise: Optional[float] = None             # weight of the tuned model in the average; None: no average
@@ -130,30 +136,32 @@ METHODS = {m.name: m for m in [
     Method('ft', 'plain fine-tuning'),
     Method('lp-ft', 'the head first, then everything', ('head', 'all')),
     Method('wise-ft', 'plain fine-tuning, then half-way back to zero-shot', wise=.5),
-    Method('flyp', 'both towers, contrastive, as in pre-training', ('visual',), objective=lambda c: Contrastive(c.clip, c.classnames, c.templates)),
+    Method('flyp', 'both towers, contrastive, as in pre-training', ('visual',), objective=flyp),
     Method('l2-sp', 'keep weights near', regulariser=lambda c: .5*l2_sp(c)),
     Method('ldifs', 'keep activations near', regulariser=lambda c: 10.*ldifs(c)),
     Method('mse', 'keep raw embeddings near, as the official code does', regulariser=lambda c: MSE()),
     Method('l2', 'keep unit embeddings near', regulariser=lambda c: L2()),
     Method('l1', 'few coordinates of the embedding change', regulariser=lambda c: L1()),
     Method('nuclear', 'few directions of change in a batch', regulariser=lambda c: Nuclear()),
-    Method('nuclear2', 'the same, free up to a bound, then quadratic', regulariser=lambda c: QuadraticNuclear(1.)),
+    Method('nuclear2', 'the same, free up to a bound, then quadratic',
+           regulariser=lambda c: QuadraticNuclear(1.)),
     Method('pca', 'few principal directions change', regulariser=pca),
     Method('car-ft', 'keep what the picture says about templates', regulariser=car_ft),
     Method('lipsum-ft', 'keep what the picture says about random sentences', regulariser=lipsum),
     Method('sae-ft-sparse', 'residual alignment, few features change', regulariser=with_sae(Sparse)),
     Method('sae-ft', 'residual alignment, no feature switches on', regulariser=with_sae(Preservation)),
-    Method('sae-ft-add-remove', 'residual alignment, no feature switches on or fades', regulariser=with_sae(AddRemove)),
+    Method('sae-ft-add-remove', 'residual alignment, no feature switches on or fades',
+           regulariser=with_sae(AddRemove)),
     Method('sae-ft-kl', 'residual alignment, shares of features stay', regulariser=with_sae(KL)),
-    Method('sae-ft-wasserstein', 'residual alignment, features move to alike ones', regulariser=with_sae(Wasserstein)),
+    Method('sae-ft-wasserstein', 'residual alignment, features move to alike ones',
+           regulariser=with_sae(Wasserstein)),
 ]}
 
 def get_method(
     name: str,  # row of METHODS
 ) -> Method:
     "The method of that name. Raises ValueError with the known names."
-    if name not in METHODS: raise ValueError(f"unknown method '{name}': known are {', '.join(METHODS)}.")
-    return METHODS[name]
+    return METHODS[known(name, METHODS, 'method')]
 
 # %% ../nbs/03_methods.ipynb #b563871b
 def wise(
@@ -161,9 +169,14 @@ def wise(
     theta1: dict,         # of the tuned one
     alpha: float = .5,    # weight of the tuned one
 ) -> dict:                # state dict between them
-    "(1 - alpha) theta0 + alpha theta1, exact at both ends. Raises ValueError for unequal models or alpha outside 0 to 1."
+    """(1 - alpha) theta0 + alpha theta1, exact at both ends.
+
+    Raises ValueError for unequal models or alpha outside 0 to 1."""
     if not 0 <= alpha <= 1: raise ValueError(f'alpha is {alpha}: it must lie from 0 to 1.')
-    if bad := [k for k in theta0.keys() | theta1.keys() if k not in theta0 or k not in theta1 or theta0[k].shape != theta1[k].shape]:
-        raise ValueError(f"the two models do not fit: '{sorted(bad)[0]}' is missing in one or has another shape.")
-    mix = lambda a, b: (1 - alpha)*a + alpha*b.to(a.device) if a.is_floating_point() else a.clone()
+    def fits(k): return k in theta0 and k in theta1 and theta0[k].shape == theta1[k].shape
+    if bad := sorted(k for k in theta0.keys() | theta1.keys() if not fits(k)):
+        raise ValueError(f"the two models do not fit: '{bad[0]}' is missing in one or has another shape.")
+    def mix(a, b):
+        if not a.is_floating_point(): return a.clone()  # a count of BatchNorm
+        return (1 - alpha)*a + alpha*b.to(a.device)
     return {k: mix(v, theta1[k]) for k, v in theta0.items()}

@@ -4,32 +4,30 @@
 
 # %% auto #0
 __all__ = ['TRAINABLE', 'lr_at', 'trainable_parameters', 'param_groups', 'frozen_encoder', 'batch_losses', 'backward',
-           'picture_name', 'Place', 'Tuning', 'finetune', 'Record', 'plot_curves']
+           'picture_name', 'Place', 'Tuning', 'finetune']
 
 # %% ../nbs/04_trainer.ipynb #c60c4db6
-import math, time
+import math
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable, Optional
 
-import matplotlib.pyplot as plt
 import torch
 from accelerate import Accelerator
 from torch import nn
-from tqdm.auto import tqdm
 
 from .batches import train_loader
 from .clip import Classifier, transforms
 from .data import Images
-from .evaluation import evaluate, validation_accuracy
-from .losses import Zero
+from .evaluation import validation_accuracy
+from .losses import Regulariser, Zero
 from .methods import CrossEntropy
 from .plumbing.devices import accelerator, autocast
-from .plumbing.faults import Stop, Stopped, explained
+from .plumbing.faults import explained
 from .plumbing.files import digest
-from .plumbing.resume import Checkpoint
-from .plumbing.style import COLOURS
+from .plumbing.resume import Checkpoint, kept_on_stop
+from .record import Record
 from .settings import Config
 from .suites import Suite
 
@@ -46,11 +44,14 @@ def lr_at(
     return lr/2*(1 + math.cos(math.pi*(step - w)/max(1, total - w)))
 
 # %% ../nbs/04_trainer.ipynb #d28bf1b1
-TRAINABLE = dict(all=lambda c: c, head=lambda c: c.head, visual=lambda c: c.visual)
+TRAINABLE = {  # what is trained: a stage of a method -> the part of the classifier
+    'all': lambda classifier: classifier,
+    'head': lambda classifier: classifier.head,
+    'visual': lambda classifier: classifier.visual}
 
 def trainable_parameters(
     classifier: Classifier,  # all of its other parameters get requires_grad = False
-    what: str = 'all',       # 'all' | 'head' | 'visual'
+    what: str = 'all',       # row of TRAINABLE
 ) -> list:                   # parameters to tune
     "Let only the chosen part of the classifier be tuned."
     classifier.requires_grad_(False)
@@ -76,12 +77,12 @@ class _Both(nn.Module):
         return z, self.objective(z, self.classifier.classify(z), y)
 
 def frozen_encoder(
-    classifier: Classifier,         # before tuning
-    reg,                            # regulariser; one that ignores z0 needs no frozen model
+    classifier: Classifier,               # before tuning
+    reg: Regulariser,                     # one that ignores z0 and activations needs no frozen model
     frozen: Optional[Classifier] = None,  # a frozen copy, if there is one
-) -> Callable:                      # (B, 3, H, W) -> z0 (B, d), or None
+) -> Callable:                            # (B, 3, H, W) -> z0 (B, d), or None
     "The frozen f_0, which never learns."
-    if not getattr(reg, 'needs_z0', True): return lambda x: None
+    if not reg.runs_frozen: return lambda x: None
     frozen = frozen or deepcopy(classifier).eval().requires_grad_(False)
     return torch.no_grad()(frozen.encode)
 
@@ -89,15 +90,19 @@ def frozen_encoder(
 def batch_losses(
     model: nn.Module,   # (x, y) -> (z, objective)
     frozen: Callable,   # x -> z0
-    reg: Callable,      # (z, z0) -> scalar, with .parts
+    reg: Regulariser,   # the price of moving
     lam: float,         # its strength
     x, y,               # (B, 3, H, W) pictures and (B,) labels
-    device, precision,  # see `clip.autocast`
-) -> dict:              # loss, ce and the parts of the regulariser, scalars
+    device, precision,  # see `autocast`
+    name: str = 'ce',   # of the objective
+) -> dict:              # loss, the objective and the parts of the regulariser, scalars
     "Objective + lam * reg(z, z0), and what it is made of."
-    with autocast(device, precision): (z, ce), z0 = model(x, y), frozen(x)
+    with autocast(device, precision):
+        z, objective = model(x, y)          # (B, d), scalar
+        z0 = frozen(x)                      # (B, d)
     parts = reg.parts(z, z0)
-    return dict(loss=ce + lam*sum(parts.values()), ce=ce.detach(), **{k: v.detach() for k, v in parts.items()})
+    loss = objective + lam*sum(parts.values())
+    return {'loss': loss, name: objective.detach(), **{k: v.detach() for k, v in parts.items()}}
 
 def backward(
     acc: Accelerator,  # does the backward pass
@@ -106,7 +111,7 @@ def backward(
     lr: float,         # of this step
     clip_grad: float,  # largest gradient norm
 ) -> float:            # gradient norm before clipping
-    "One optimiser step. Raises FloatingPointError, with the parameters as they were, if the loss or its gradient is not finite."
+    "One optimiser step. Raises FloatingPointError, with the parameters as they were, for what is not finite."
     if not math.isfinite(loss.item()): raise FloatingPointError(f'the loss became {loss.item()}')
     for group in opt.param_groups: group['lr'] = lr
     opt.zero_grad()
@@ -136,45 +141,60 @@ class Tuning:
     "A fine-tuning under way: all that its next step depends on. See `finetune`."
     def __init__(self, classifier, suite, reg, cfg, stages, log, progress, objective, frozen, checkpoint):
         torch.manual_seed(cfg.seed)
-        self.classifier, self.val, self.cfg, self.stages, self.acc = classifier, suite.val, cfg, stages, accelerator(cfg.device)
-        self.reg, self.objective, self.checkpoint = reg or Zero(), objective or CrossEntropy(), checkpoint or Checkpoint()
+        self.classifier, self.val, self.cfg, self.stages = classifier, suite.val, cfg, stages
+        self.reg, self.objective = reg or Zero(), objective or CrossEntropy()
+        self.checkpoint, self.acc = checkpoint or Checkpoint(), accelerator(cfg.device)
         classifier.to(self.acc.device).visual.to(memory_format=torch.channels_last)
         self.images = Images(suite.train, transforms(classifier.visual)[0])
         loader, self.sampler = train_loader(self.images, cfg)
         self.loader, self.frozen = self.acc.prepare(loader), frozen_encoder(classifier, self.reg, frozen)
-        self.what = dict(cfg.decisive(), stages=stages, pictures=len(self.images), model=digest(classifier.state_dict()))
+        self.what = dict(cfg.decisive(), stages=stages, pictures=len(self.images),
+                         model=digest(classifier.state_dict()))
         self.model = self.opt = None
-        self.state, about = self.checkpoint.load(self.what, ('at', 'lines', 'seconds')) or (None, dict(at={}, lines=[], seconds=0.))
-        self.at = Place(**about['at'])
-        self.record = Record(log, len(stages)*self.steps, cfg.log_every, progress, about['lines'], self.done, about['seconds'])
+        self.state, kept = self.checkpoint.load(self.what, ('at', 'lines', 'seconds')) or (None, {})
+        self.at = Place(**kept.get('at', {}))
+        self.record = Record(log, len(stages)*self.steps, cfg.log_every, progress, kept.get('lines', ()),
+                             self.done, kept.get('seconds', 0.))
 
     @property
     def steps(self): return self.cfg.epochs*len(self.loader)  # of a stage
     @property
-    def done(self): return self.at.stage*self.steps + self.at.epoch*len(self.loader) + self.at.step  # in all
+    def in_stage(self): return self.at.epoch*len(self.loader) + self.at.step  # steps done of this one
+    @property
+    def done(self): return self.at.stage*self.steps + self.in_stage  # in all
+    @property
+    def number(self): return self.at.stage*self.cfg.epochs + self.at.epoch  # epochs done in all
 
     def begin(self, stage):
         "Choose what is trained, with a fresh optimiser, or one that goes on."
         params = trainable_parameters(self.classifier, stage) + list(self.objective.parameters())
-        self.model, self.opt = self.acc.prepare(_Both(self.classifier, self.objective), torch.optim.AdamW(param_groups(params, self.cfg.weight_decay), lr=self.cfg.lr))
+        opt = torch.optim.AdamW(param_groups(params, self.cfg.weight_decay), lr=self.cfg.lr)
+        self.model, self.opt = self.acc.prepare(_Both(self.classifier, self.objective), opt)
         if self.state: self.checkpoint.restore(self.parts(), self.state)
         self.state = None
 
     def parts(self):
         on = self.acc.device
         gpu = dict(gpu=torch.cuda.default_generators[on.index or 0]) if on.type == 'cuda' else {}
-        return dict(classifier=self.classifier, objective=self.objective, opt=self.opt, random=torch.default_generator, **gpu)
+        return dict(classifier=self.classifier, objective=self.objective, opt=self.opt,
+                    random=torch.default_generator, **gpu)
 
-    def save(self): self.checkpoint.save(self.parts(), what=self.what, at=asdict(self.at), lines=self.record.lines, seconds=self.record.seconds)
+    def save(self):
+        if self.opt is None: return  # nothing has begun
+        self.checkpoint.save(self.parts(), what=self.what, at=asdict(self.at), lines=self.record.lines,
+                             seconds=self.record.seconds)
 
     def step(self, x, y):
-        "One batch, forwards and backwards. Raises ValueError, naming the pictures, if the loss is not finite."
-        cfg = self.cfg
-        lr = lr_at(self.done - self.at.stage*self.steps, self.steps, cfg.lr, cfg.warmup)
-        parts = batch_losses(self.model, self.frozen, self.reg, cfg.lam, x, y, self.acc.device, cfg.precision)
+        "One batch, forwards and backwards. Raises ValueError, naming the pictures, for a loss not finite."
+        cfg, device = self.cfg, self.acc.device
+        lr = lr_at(self.in_stage, self.steps, cfg.lr, cfg.warmup)
+        parts = batch_losses(self.model, self.frozen, self.reg, cfg.lam, x, y, device, cfg.precision,
+                             self.objective.name)
         try: norm = backward(self.acc, parts['loss'], self.opt, lr, cfg.clip_grad)
         except FloatingPointError as e:
-            raise ValueError(f'{e} at step {self.record.step}, in the batch of {self.batch()}: lower lr (now {lr:.2g}) or lam, or look at these pictures; {self.checkpoint}') from None
+            raise ValueError(f'{e} at step {self.record.step}, in the batch of {self.batch()}: '
+                             f'lower lr (now {lr:.2g}) or lam, or look at these pictures; '
+                             f'{self.checkpoint}') from None
         self.record.add_step(lr, norm, parts)
         self.at.step += 1
 
@@ -182,11 +202,12 @@ class Tuning:
         "The pictures of the next step."
         first = self.at.step*self.cfg.batch_size
         rows = self.sampler.order()[first:first + self.cfg.batch_size]
-        return f"{len(rows)} training pictures, {', '.join(picture_name(self.images, i) for i in rows[:8])}{', ...' if len(rows) > 8 else ''}"
+        names = ', '.join(picture_name(self.images, i) for i in rows[:8])
+        return f"{len(rows)} training pictures, {names}{', ...' if len(rows) > 8 else ''}"
 
     def epoch(self, stop):
-        "The rest of an epoch."
-        self.sampler.begin(self.at.stage*self.cfg.epochs + self.at.epoch, self.at.step*self.cfg.batch_size)
+        "The rest of an epoch; returns the validation accuracy."
+        self.sampler.begin(self.number, self.at.step*self.cfg.batch_size)
         self.model.train()
         for x, y in self.loader:
             with stop.held(): self.step(x, y)
@@ -194,95 +215,46 @@ class Tuning:
         self.objective.refresh(self.classifier)
         return validation_accuracy(self.classifier, self.val, self.cfg)
 
+    def stage(self, stop, on_epoch):
+        "The rest of a stage."
+        while self.at.epoch < self.cfg.epochs:
+            accuracy = self.epoch(stop)
+            with stop.held():
+                self.at.epoch, self.at.step = self.at.epoch + 1, 0
+                self.record.add_epoch(self.number, accuracy)
+                if on_epoch: on_epoch(self.number)
+        self.save()
+
+    def where(self): return f' after step {self.record.step} of {self.record.total}; {self.checkpoint}'
+
     def run(self, on_epoch):
         "All stages, from where it is."
-        with Stop() as stop, explained(f'batch_size (now {self.cfg.batch_size}), or set precision to bf16', self.cfg.workers):
-            try:
-                for i in range(self.at.stage, len(self.stages)):
-                    with stop.held():
-                        if i > self.at.stage: self.at = Place(i)
-                        self.begin(self.stages[i])
-                    while self.at.epoch < self.cfg.epochs:
-                        accuracy = self.epoch(stop)
-                        with stop.held():
-                            self.at.epoch, self.at.step = self.at.epoch + 1, 0
-                            number = self.at.stage*self.cfg.epochs + self.at.epoch
-                            self.record.add_epoch(number, accuracy)
-                            if on_epoch: on_epoch(number)
-                    self.save()
-            except Stopped:
-                if self.opt: self.save()
-                raise Stopped(f'stopped by SIGTERM after step {self.record.step} of {self.record.total}; {self.checkpoint}') from None
-            finally: self.record.bar.close()
+        lower = f'batch_size (now {self.cfg.batch_size}), or set precision to bf16'
+        with self.record.bar, explained(lower, self.cfg.workers), self.reg.attached(), \
+             kept_on_stop(self.save, self.where) as stop:
+            for i in range(self.at.stage, len(self.stages)):
+                with stop.held():
+                    if i > self.at.stage: self.at = Place(i)
+                    self.begin(self.stages[i])
+                self.stage(stop, on_epoch)
 
 def finetune(
-    classifier: Classifier,          # tuned in place
-    suite: Suite,                    # train and val are used
-    reg: Optional[Callable] = None,  # regulariser (z, z0) -> scalar, with .parts; None: plain fine-tuning
-    cfg: Config = Config(),          # settings
-    stages: tuple = ('all',),        # what is trained, `cfg.epochs` each: rows of TRAINABLE
-    log: Optional[Callable] = None,  # called with every line of the record, also with those of a checkpoint
-    progress: bool = True,           # show a bar
+    classifier: Classifier,             # tuned in place
+    suite: Suite,                       # train and val are used
+    reg: Optional[Regulariser] = None,  # price of moving from z0 to z; None: plain fine-tuning
+    cfg: Config = Config(),             # settings
+    stages: tuple = ('all',),           # what is trained, `cfg.epochs` each: rows of TRAINABLE
+    log: Optional[Callable] = None,     # called with every line of the record, also those of a checkpoint
+    progress: bool = True,              # show a bar
     objective: Optional[nn.Module] = None,  # (z, logits, y) -> scalar; None: cross-entropy
     frozen: Optional[Classifier] = None,    # the model before tuning; None: a copy, where `reg` needs it
     on_epoch: Optional[Callable] = None,    # called with the number of each epoch that ended
     checkpoint: Optional[Checkpoint] = None,  # where the state is kept, and gone on from; None: nowhere
-) -> tuple:                          # the classifier, and its history: a dict for each logged step and each epoch
+) -> tuple:                             # the classifier, and its history: a dict a logged step and epoch
     """Minimise objective + lam * reg(z, z0), stage by stage; go on exactly where a checkpoint is.
 
-    Raises ValueError if the loss is not finite or the checkpoint is damaged or of something else, MemoryError, and `Stopped` on SIGTERM."""
+    Raises ValueError if the loss is not finite or the checkpoint is damaged or of something else,
+    MemoryError, and `Stopped` on SIGTERM."""
     tuning = Tuning(classifier, suite, reg, cfg, stages, log, progress, objective, frozen, checkpoint)
     tuning.run(on_epoch)
     return classifier.eval(), tuning.record.lines
-
-# %% ../nbs/04_trainer.ipynb #0238d13b
-class Record:
-    "What happened, as a list of dicts and as a bar."
-    def __init__(self,
-        log: Optional[Callable],  # called with every line
-        total: int,               # steps
-        every: int,               # steps between two lines
-        progress: bool,           # show a bar
-        lines: list = (),         # what happened before
-        step: int = 0,            # steps done before
-        seconds: float = 0.,      # that they took
-    ):
-        self.log, self.total, self.every, self.step, self.lines, self.t0 = log, total, every, step, [], time.time() - seconds
-        self.bar = tqdm(total=total, initial=step, desc='fine-tune', unit='step', disable=not progress, mininterval=1)
-        for o in lines: self.add(**o)
-
-    @property
-    def seconds(self): return round(time.time() - self.t0, 1)
-
-    def add(self, **line):
-        self.lines.append(line)
-        if self.log: self.log(**line)
-
-    def add_step(self, lr, grad_norm, parts):
-        parts = {k: v.detach().item() for k, v in parts.items()}
-        self.bar.set_postfix({k: f'{v:.3f}' for k, v in parts.items()}, refresh=False)
-        self.bar.update()
-        if self.step % self.every == 0 or self.step == self.total - 1:
-            self.add(event='step', step=self.step, lr=lr, grad_norm=grad_norm, **parts)
-        self.step += 1
-
-    def add_epoch(self, epoch, accuracy):
-        self.add(event='epoch', epoch=epoch, step=self.step - 1, val_accuracy=accuracy, seconds=self.seconds)
-
-# %% ../nbs/04_trainer.ipynb #fc0088ac
-def plot_curves(
-    history: list,  # lines of `finetune`
-    axs=None,       # three matplotlib axes; made if None
-):
-    "Cross-entropy and the regulariser's parts a step, gradient norm a step, validation accuracy an epoch."
-    steps, epochs = [o for o in history if o['event'] == 'step'], [o for o in history if o['event'] == 'epoch']
-    if axs is None: axs = plt.subplots(1, 3, figsize=(11, 2.8), dpi=75, layout='constrained')[1]
-    names = [k for k in (steps[0] if steps else {}) if k not in ('event', 'step', 'lr', 'grad_norm', 'loss')]
-    for name, c in zip(names, COLOURS): axs[0].plot([o['step'] for o in steps], [o[name] for o in steps], c=c, label=name)
-    axs[0].set(xlabel='step', ylabel='loss of a batch', ylim=0); axs[0].legend(frameon=False)
-    axs[1].plot([o['step'] for o in steps], [o['grad_norm'] for o in steps], c=COLOURS[0])
-    axs[1].set(xlabel='step', ylabel='gradient norm before clipping', ylim=0)
-    axs[2].plot([o['epoch'] for o in epochs], [100*o['val_accuracy'] for o in epochs], 'o-', c=COLOURS[2])
-    axs[2].set(xlabel='epoch', ylabel='validation accuracy (%)')
-    axs[2].xaxis.get_major_locator().set_params(integer=True)
-    return axs
