@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from .plumbing.devices import autocast, pick_device
-from .plumbing.faults import Stop, Stopped
+from .plumbing.resume import kept_on_stop
 from .plumbing.store import Store
 
 # %% ../nbs/01_embeddings.ipynb #a7786041
@@ -31,7 +31,8 @@ def embed_batches(
     "Embed picture after picture from `start` on, without gradients. Raises ValueError for an empty data set."
     if not len(dataset): raise ValueError('there is no picture to embed: the data set is empty.')
     device, rest = pick_device(device), Subset(dataset, range(start, len(dataset)))
-    for x, y in tqdm(DataLoader(rest, batch_size, num_workers=workers), desc='embed', unit='batch', disable=not progress):
+    batches = DataLoader(rest, batch_size, num_workers=workers)
+    for x, y in tqdm(batches, desc='embed', unit='batch', disable=not progress):
         with torch.no_grad(), autocast(device, precision): z = encode(x.to(device)).float().cpu()
         yield z, y.long()
 
@@ -44,36 +45,53 @@ def embed(
     z, y = zip(*embed_batches(encode, dataset, *args, **kwargs))
     return torch.cat(z), torch.cat(y)
 
+# %% ../nbs/01_embeddings.ipynb #a43bc2e5
+class _Parts:
+    "The batches so far, of which the first `kept` are in the store."
+    def __init__(self, store, every):
+        self.store, self.every = store, every
+        self.zs, self.ys = store.read()
+        self.kept, self.last = len(self.zs), time.time()
+
+    def __len__(self): return sum(map(len, self.zs))  # pictures
+
+    def add(self, z, y):  # (B, d), (B,)
+        self.zs.append(z)
+        self.ys.append(y)
+        if self.due(): self.flush()
+
+    def due(self): return time.time() - self.last >= self.every
+
+    def flush(self):
+        "Write what is new as one part."
+        zs, ys = self.zs[self.kept:], self.ys[self.kept:]
+        start = sum(map(len, self.zs[:self.kept]))
+        if zs: self.store.write(start, torch.cat(zs), torch.cat(ys))
+        self.kept, self.last = len(self.zs), time.time()
+
 # %% ../nbs/01_embeddings.ipynb #1830bdff
 def embed_kept(
-    encode: Callable,          # as for `clip.embed`
-    dataset,                   # as for `clip.embed`
+    encode: Callable,          # as for `embed`
+    dataset,                   # as for `embed`
     folder=None,               # where parts are kept; None: nowhere
-    about: dict = {},          # what is embedded, beyond the number of pictures and the size of a batch
+    contents: dict = {},       # what is embedded, beyond the number of pictures and the size of a batch
     every: float = 60.,        # seconds between two parts, at least
     batch_size: int = 256,     # pictures at a time
-    **how,                     # device, precision, progress, workers: as for `clip.embed`
+    **how,                     # device, precision, progress, workers: as for `embed`
 ) -> tuple:                    # z (N, d) float32 and labels (N,) long, both on the CPU
-    "`clip.embed` that goes on where it was killed. Raises ValueError for a folder with other embeddings, OSError for a full disk."
+    """`embed` that goes on where it was killed.
+
+    Raises ValueError for a folder with other embeddings, OSError for a full disk."""
     if folder is None: return embed(encode, dataset, batch_size, **how)
-    store = Store(folder, dict(about, pictures=len(dataset), batch_size=batch_size))
-    zs, ys = store.read()
-    kept, last = len(zs), time.time()
+    parts = _Parts(Store(folder, dict(contents, pictures=len(dataset), batch_size=batch_size)), every)
 
-    def flush():
-        nonlocal kept, last
-        if len(zs) > kept: store.write(sum(map(len, zs[:kept])), torch.cat(zs[kept:]), torch.cat(ys[kept:]))
-        kept, last = len(zs), time.time()
+    def where():
+        return (f": {len(parts):,} of {len(dataset):,} pictures are embedded and kept in '{folder}'; "
+                'the same call goes on from there.')
 
-    if (start := sum(map(len, zs))) < len(dataset):
-        with Stop() as stop:
-            try:
-                for z, y in embed_batches(encode, dataset, batch_size, start=start, **how):
-                    with stop.held():
-                        zs.append(z), ys.append(y)
-                        if time.time() - last >= every: flush()
-            except Stopped:
-                flush()
-                raise Stopped(f"stopped by SIGTERM: {sum(map(len, zs)):,} of {len(dataset):,} pictures are embedded and kept in '{folder}'; the same call goes on from there.") from None
-        if kept or time.time() - last >= every: flush()
-    return torch.cat(zs), torch.cat(ys)
+    if len(parts) < len(dataset):
+        with kept_on_stop(parts.flush, where) as stop:
+            for z, y in embed_batches(encode, dataset, batch_size, start=len(parts), **how):
+                with stop.held(): parts.add(z, y)
+        if parts.kept or parts.due(): parts.flush()
+    return torch.cat(parts.zs), torch.cat(parts.ys)

@@ -13,7 +13,8 @@ from typing import Optional
 
 from tqdm.auto import tqdm
 
-from .data import undecoded, shorten, stratified
+from .data import shorten, stratified, undecoded
+from .plumbing.faults import known
 from .plumbing.pictures import BadPicture, decode, read_bytes
 
 # %% ../nbs/01_screening.ipynb #b572d12c
@@ -24,15 +25,20 @@ class BadPictures(ValueError):
         total: int,   # pictures in all
     ):
         names = sum(bad.values(), [])
-        few, more = [shorten(o, 150) for o in names[:10]], f' and {len(names) - 10} more' if len(names) > 10 else ''
-        super().__init__(f"{len(names)} of {total} pictures cannot be read: {', '.join(few)}{more}; repair or delete {'it' if len(names) == 1 else 'them'}, or set on_bad_image to 'skip'.")
+        few = ', '.join(shorten(o, 150) for o in names[:10])
+        more = f' and {len(names) - 10} more' if len(names) > 10 else ''
+        it = 'it' if len(names) == 1 else 'them'
+        super().__init__(f'{len(names)} of {total} pictures cannot be read: {few}{more}; '
+                         f"repair or delete {it}, or set on_bad_image to 'skip'.")
         self.bad = bad
 
+# %% ../nbs/01_screening.ipynb #0a1de203
 def _name(item, row, split, roots):
-    "What to call a picture: its path from the data set's folder on, or its row, in letters that can be printed."
+    "What to call a picture: its path in the data set's folder, or its row, in letters that can be printed."
     path = (item or {}).get('path')
-    inside = next((Path(path).relative_to(o).as_posix() for o in roots or () if path and Path(path).is_relative_to(o)), path)
-    return ''.join(o if o.isprintable() else '?' for o in inside or f"row {row} of '{split}'")
+    homes = [o for o in roots or () if path and Path(path).is_relative_to(o)]
+    name = Path(path).relative_to(homes[0]).as_posix() if homes else path
+    return ''.join(o if o.isprintable() else '?' for o in name or f"row {row} of '{split}'")
 
 def _examine(item, roots):
     "SHA-256 of a picture's file, and the reason why it cannot be used, or None."
@@ -46,19 +52,28 @@ def _examine_split(ds, split, roots, bar, pool):
     "{row: 'name (reason)'} of the pictures that cannot be used, and the fingerprint of the others."
     bad, sha, i = {}, hashlib.sha256(), 0
     for rows in undecoded(ds.select_columns(['image', 'label'])).iter(256):
-        for item, label, (digest, why) in zip(rows['image'], rows['label'], pool.map(lambda o: _examine(o, roots), rows['image'])):
+        items = rows['image']
+        found = pool.map(lambda item: _examine(item, roots), items)
+        for item, label, (digest, why) in zip(items, rows['label'], found):
             if why: bad[i] = f'{_name(item, i, split, roots)} ({why})'
             else: sha.update(digest + int(label).to_bytes(8, 'little'))
             i += 1
-        bar.update(len(rows['image']))
+        bar.update(len(items))
     return bad, sha.hexdigest()
 
+# %% ../nbs/01_screening.ipynb #3a451dcd
+def _class_name(train, label): return train.features['label'].int2str(label)
+
 def _two_classes(train):
-    "Raise ValueError unless there are two classes to tell apart."
+    "The classes of the training data; ValueError unless there are two to tell apart."
     seen = sorted(set(train['label'][:]))
-    name = train.features['label'].int2str(seen[0]) if seen else ''
-    if len(seen) < 2: raise ValueError(f"the training data has {f'one class only ({name!r})' if seen else 'no pictures'}: at least two classes are needed.")
-    return set(seen)
+    if len(seen) >= 2: return set(seen)
+    there = f'one class only ({_class_name(train, seen[0])!r})' if seen else 'no pictures'
+    raise ValueError(f'the training data has {there}: at least two classes are needed.')
+
+def _without(ds, bad):
+    "The split without the rows in `bad`."
+    return ds.select([i for i in range(len(ds)) if i not in bad]) if bad else ds
 
 def screen_pictures(
     data: dict,                    # {split: data set}
@@ -67,17 +82,25 @@ def screen_pictures(
     seed: int = 0,                 # of the choice that `limit` makes
     progress: bool = True,         # show a bar
     roots: Optional[list] = None,  # folders in which pictures may lie; None: anywhere
-) -> tuple:                        # {split: data set}, {split: ['name (reason)'] of skipped pictures}, {split: fingerprint}
-    "Check that there are two classes and that every picture can be decoded. Raises ValueError in one sentence, of which BadPictures has the whole list as .bad."
-    if on_bad_image not in ('refuse', 'skip'): raise ValueError(f"unknown on_bad_image '{on_bad_image}': known are refuse, skip.")
-    if limit is not None and limit < 1: raise ValueError(f'limit is {limit}: it must be at least 1, or None for all pictures.')
-    if limit: data = {k: o.select(stratified(o['label'][:], limit, seed)) for k, o in data.items()}
-    seen = _two_classes(data['train'])
-    with tqdm(total=sum(map(len, data.values())), desc='check pictures', unit='picture', disable=not progress) as bar, ThreadPoolExecutor() as pool:
-        found = {k: _examine_split(o, k, roots, bar, pool) for k, o in data.items()}
-    bad = {k: list(b.values()) for k, (b, _) in found.items() if b}
-    if bad and on_bad_image == 'refuse': raise BadPictures(bad, sum(map(len, data.values())))
-    data = {k: o.select([i for i in range(len(o)) if i not in found[k][0]]) if k in bad else o for k, o in data.items()}
-    if empty := [k for k, o in data.items() if not len(o)]: raise ValueError(f"no picture of split '{empty[0]}' can be read: the first is {bad[empty[0]][0]}.")
-    if lost := sorted(seen - _two_classes(data['train'])): warnings.warn(f"classes without a training picture that can be read: {shorten(', '.join(repr(data['train'].features['label'].int2str(o)) for o in lost), 500)}.")
-    return data, bad, {k: f for k, (_, f) in found.items()}
+) -> tuple:                        # {split: data set}, {split: names of those skipped}, {split: fingerprint}
+    """Check that there are two classes and that every picture can be decoded.
+
+    A skipped picture is named 'name (reason)'. Raises ValueError in one sentence, of which BadPictures
+    has the whole list as .bad."""
+    known(on_bad_image, ('refuse', 'skip'), 'on_bad_image')
+    if limit is not None and limit < 1:
+        raise ValueError(f'limit is {limit}: it must be at least 1, or None for all pictures.')
+    if limit: data = {k: ds.select(stratified(ds['label'][:], limit, seed)) for k, ds in data.items()}
+    before, total = _two_classes(data['train']), sum(map(len, data.values()))
+    bar = tqdm(total=total, desc='check pictures', unit='picture', disable=not progress)
+    with bar, ThreadPoolExecutor() as pool:
+        found = {k: _examine_split(ds, k, roots, bar, pool) for k, ds in data.items()}
+    bad = {k: list(rows.values()) for k, (rows, _) in found.items() if rows}
+    if bad and on_bad_image == 'refuse': raise BadPictures(bad, total)
+    data = {k: _without(ds, found[k][0]) for k, ds in data.items()}
+    if empty := [k for k, ds in data.items() if not len(ds)]:
+        raise ValueError(f"no picture of split '{empty[0]}' can be read: the first is {bad[empty[0]][0]}.")
+    if lost := sorted(before - _two_classes(data['train'])):
+        names = ', '.join(repr(_class_name(data['train'], o)) for o in lost)
+        warnings.warn(f'classes without a training picture that can be read: {shorten(names, 500)}.')
+    return data, bad, {k: fingerprint for k, (_, fingerprint) in found.items()}

@@ -6,19 +6,18 @@
 __all__ = ['TEMPLATES', 'fill_splits', 'Split', 'Suite', 'load_suite']
 
 # %% ../nbs/01_suites.ipynb #46601bb1
-import html, os
+import html
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
 
 import datasets
 import numpy as np
-from huggingface_hub.constants import HF_HUB_CACHE
 
 from .data import read_classnames, stratified, words_for
 from .plumbing.faults import suggest
 from .screening import screen_pictures
-from .sources import check_templates, own_classes, place_of, read_data, read_meta
+from .sources import check_templates, find_source, read_source
 
 # %% ../nbs/01_suites.ipynb #665e6b99
 def fill_splits(
@@ -33,18 +32,19 @@ def fill_splits(
         if k in data: continue
         train = data['train']
         rows = stratified(train['label'][:], n, seed)
-        data[k], data['train'] = train.select(rows), train.select(np.setdiff1d(np.arange(len(train)), rows))
+        rest = np.setdiff1d(np.arange(len(train)), rows)
+        data[k], data['train'] = train.select(rows), train.select(rest)
     return data
 
 # %% ../nbs/01_suites.ipynb #817ea4bc
 @dataclass
 class Split:
-    "One set of pictures to evaluate on."
+    "One set of pictures to evaluate on; its kind is one of `SPLIT_KINDS`, its metric one of `METRIC_NAMES`."
     name: str                 # as in tables
     data: datasets.Dataset    # columns image and label
     kind: str = 'id'          # 'id': drawn like train | 'near' | 'far': shifted | 'transfer': other classes
     metric: str = 'accuracy'  # what is reported for it
-    classnames: Optional[list] = None  # words of its own classes, in the order of its labels; None: the suite's
+    classnames: Optional[list] = None  # words of its own classes, as its labels go; None: the suite's
 
 @dataclass
 class Suite:
@@ -55,58 +55,96 @@ class Suite:
     train: datasets.Dataset
     val: datasets.Dataset
     splits: dict             # {name: Split}
-    skipped: dict = field(default_factory=dict)      # {split: ['name (reason)'] of broken pictures that were left out}
-    fingerprint: dict = field(default_factory=dict)  # {split: SHA-256 of the contents and labels of its pictures, in order}
+    skipped: dict = field(default_factory=dict)      # {split: ['name (reason)'] of pictures left out}
+    fingerprint: dict = field(default_factory=dict)  # {split: SHA-256 of its pictures and labels, in order}
 
     def _repr_markdown_(self):
-        rows = [('train', 'id', self.train, ''), ('val', 'id', self.val, '')] + [(s.name, s.kind, s.data, s.metric) for s in self.splits.values()]
-        safe = lambda o: html.escape(str(o)).replace('|', '&#124;')  # markdown may hold HTML, and names come from anywhere
-        lines = [f"| {safe(n)} | {safe(k)} | {len(d):,} | {len(set(d['label'][:]))} | {safe(m)} |" for n, k, d, m in rows]
-        left = f", {sum(map(len, self.skipped.values()))} broken pictures left out" if self.skipped else ''
-        return f'**{safe(self.name)}**: {len(self.classnames)} classes{left}\n\n| split | kind | pictures | classes | metric |\n|---|---|---|---|---|\n' + '\n'.join(lines)
+        skipped = sum(map(len, self.skipped.values()))
+        left = f', {skipped} broken pictures left out' if self.skipped else ''
+        train, val = (Split(k, o, metric='') for k, o in dict(train=self.train, val=self.val).items())
+        lines = [
+            f'**{_safe(self.name)}**: {len(self.classnames)} classes{left}',
+            '',
+            '| split | kind | pictures | classes | metric |',
+            '|---|---|---|---|---|',
+            *map(_table_row, [train, val, *self.splits.values()])]
+        return '\n'.join(lines)
 
     __repr__ = _repr_markdown_
 
-# %% ../nbs/01_suites.ipynb #2ac1b22c
-TEMPLATES = ['itap of a {}.', 'a bad photo of the {}.', 'a origami {}.', 'a photo of the large {}.', 'a {} in a video game.', 'art of the {}.', 'a photo of the small {}.']
+def _safe(text):
+    "Markdown may hold HTML, and names come from anywhere."
+    return html.escape(str(text)).replace('|', '&#124;')
 
+def _table_row(split):
+    "A line of the table."
+    pictures, classes = len(split.data), len(set(split.data['label'][:]))
+    name, kind, metric = (_safe(o) for o in (split.name, split.kind, split.metric))
+    return f'| {name} | {kind} | {pictures:,} | {classes} | {metric} |'
+
+# %% ../nbs/01_suites.ipynb #c8a461f8
 def _align(ds, theirs, words, names, suite):
-    "Renumber labels with names `theirs` to their places in `words`; `names` is the feature of the training data."
-    if twice := [o for o in theirs if words.count(o) > 1]: raise ValueError(f"suite '{suite}' has the class '{twice[0]}', of which the training data has {words.count(twice[0])}: give classnames that tell them apart.")
-    if unknown := [o for o in theirs if o not in words]: raise ValueError(f"suite '{suite}' has the class '{unknown[0]}', which the training data has not: {suggest(unknown[0], words)}")
+    "Renumber labels with names `theirs` to their places in `words`; `names` is the training data's feature."
+    for o in theirs:
+        if (n := words.count(o)) > 1:
+            raise ValueError(f"suite '{suite}' has the class '{o}', of which the training data has {n}: "
+                             'give classnames that tell them apart.')
+    for o in theirs:
+        if o not in words:
+            near = suggest(o, words)
+            raise ValueError(f"suite '{suite}' has the class '{o}', which the training data has not: {near}")
     new = [words.index(theirs[o]) for o in ds['label'][:]]
     label = datasets.Dataset.from_dict({'label': new}, features=datasets.Features(label=names))
     return datasets.concatenate_datasets([ds.remove_columns('label'), label], axis=1)
 
-def _roots(spec):
-    "Folders in which the pictures of a data set may lie: its own, or the hub's caches."
-    path = place_of(spec)
-    return [Path(os.path.realpath(o)) for o in ((HF_HUB_CACHE, datasets.config.HF_DATASETS_CACHE) if path is None else [path if path.is_dir() else path.parent])]
+def _add_splits(data, info, words, source, more):
+    "`data` and `info` with the splits in `more`, which were read from `source`."
+    data, info, meta, names = dict(data), dict(info), source.meta, data['train'].features['label']
+    if len(more) > 1: more = {k: ds for k, ds in more.items() if k not in ('train', 'val')}
+    for k, ds in more.items():
+        theirs = words_for(ds.features['label'].names, meta.get('classnames'))
+        taken = k in data or k == 'train'
+        name = f'{Path(source.spec).stem}-{k}' if taken else k
+        data[name] = ds if k in source.own_classes else _align(ds, theirs, words, names, source.spec)
+        info[name] = meta['splits'][k] if meta else dict(kind='near')
+    return data, info
+
+# %% ../nbs/01_suites.ipynb #2ac1b22c
+TEMPLATES = [
+    'itap of a {}.', 'a bad photo of the {}.', 'a origami {}.', 'a photo of the large {}.',
+    'a {} in a video game.', 'art of the {}.', 'a photo of the small {}.']
 
 def load_suite(
-    dataset: str = 'iconshift',     # as for `read_data`: gives train, val and its own evaluation splits
-    suite: Optional[str] = None,    # as for `read_data`: its splits other than train and val are evaluated too
-    seed: int = 0,                  # of every choice of pictures
-    limit: Optional[int] = None,    # at most so many pictures of each split, in the proportions of the classes
-    on_bad_image: str = 'refuse',   # or 'skip'
-    classnames: Union[list, dict, str, None] = None,  # words for the classes: list, {label: word}, or JSON file of one; found if None
-    templates: Union[list, str, None] = None,  # one or more sentences with {}; the suite's own, or CLIP's seven, if None
-    progress: bool = True,          # show a bar
+    dataset: str = 'iconshift',    # as for `read_data`: gives train, val and its own evaluation splits
+    suite: Optional[str] = None,   # as for `read_data`: its splits but train and val are evaluated too
+    seed: int = 0,                 # of every choice of pictures
+    limit: Optional[int] = None,   # at most so many pictures of each split, in the classes' proportions
+    on_bad_image: str = 'refuse',  # or 'skip'
+    classnames: Union[list, dict, str, None] = None,  # list, {label: word}, JSON file of one; found if None
+    templates: Union[list, str, None] = None,  # sentences with {}; the suite's own, or CLIP's seven, if None
+    progress: bool = True,         # show a bar
 ) -> Suite:
-    "Read, complete and check the pictures of a run. Raises FileNotFoundError and ValueError, each in one sentence."
-    given, meta = read_classnames(classnames), read_meta(dataset)
-    templates = check_templates([templates] if isinstance(templates, str) else templates or meta.get('templates', TEMPLATES), 'this run')
-    data = read_data(dataset, classnames=given)
+    """Read, complete and check the pictures of a run.
+
+    Raises FileNotFoundError and ValueError, each in one sentence."""
+    given, source = read_classnames(classnames), find_source(dataset)
+    meta, roots = source.meta, source.roots
+    if isinstance(templates, str): templates = [templates]
+    templates = check_templates(templates or meta.get('templates', TEMPLATES), 'this run')
+
+    data = read_source(source, given)
     words = words_for(data['train'].features['label'].names, given or meta.get('classnames'))
     data = fill_splits(data, seed, ('val',) if meta else ('test', 'val'))
-    info = {k: meta['splits'][k] if meta else dict(kind='id' if k == 'test' else 'near') for k in data if k not in ('train', 'val')}
+    evaluated = [k for k in data if k not in ('train', 'val')]
+    if meta: info = {k: meta['splits'][k] for k in evaluated}
+    else: info = {k: dict(kind='id' if k == 'test' else 'near') for k in evaluated}
+
     if suite and str(suite) != str(dataset):
-        more, m = read_data(suite, classnames=given), read_meta(suite)
-        if len(more) > 1: more = {k: o for k, o in more.items() if k not in ('train', 'val')}
-        for k, o in more.items():
-            theirs, k2 = words_for(o.features['label'].names, m.get('classnames')), f'{Path(suite).stem}-{k}' if k in data or k == 'train' else k
-            data[k2], info[k2] = o if k in own_classes(m) else _align(o, theirs, words, data['train'].features['label'], suite), m['splits'][k] if m else dict(kind='near')
-    roots = [r for o in (dataset, suite) if o for r in _roots(o)]
+        other = find_source(suite)
+        roots = roots + other.roots
+        data, info = _add_splits(data, info, words, other, read_source(other, given))
+
     data, skipped, fingerprint = screen_pictures(data, on_bad_image, limit, seed, progress, roots)
     splits = {k: Split(k, data[k], **o) for k, o in info.items()}
-    return Suite(meta.get('name', Path(dataset).stem), words, templates, data['train'], data['val'], splits, skipped, fingerprint)
+    name = meta.get('name', Path(dataset).stem)
+    return Suite(name, words, templates, data['train'], data['val'], splits, skipped, fingerprint)
