@@ -10,14 +10,13 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # %% ../../nbs/plumbing/01_devices.ipynb #fe0ac7db
 def pick_device(
     device: str = 'auto',  # 'auto' | 'cpu' | 'cuda' | 'cuda:1' | 'mps'
 ) -> torch.device:         # one that exists
-    "The device of that name; 'auto' takes a CUDA GPU where there is one. Raises ValueError if it does not exist."
+    "The device of that name; 'auto' is a CUDA GPU where there is one. Raises ValueError for one that is none."
     if str(device) == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
     try:
         torch.empty(1, device=(dev := torch.device(device)))
@@ -25,13 +24,15 @@ def pick_device(
     except Exception:
         raise ValueError(f"device '{device}' is not available here: use 'auto' or 'cpu'.") from None
 
+# %% ../../nbs/plumbing/01_devices.ipynb #d310178d
 def has_bf16(
     device: torch.device,  # cpu, cuda or another
 ) -> bool:                 # in hardware, not emulated
     "Whether the device computes in bf16 natively."
     if device.type == 'cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != 'cpu': return False
-    return any(v is True and 'bf16' in k for k, v in getattr(torch.cpu, 'get_capabilities', dict)().items())
+    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()  # an older PyTorch cannot tell
+    return any(has is True and 'bf16' in name for name, has in capabilities.items())
 
 # %% ../../nbs/plumbing/01_devices.ipynb #14652333
 @contextmanager
@@ -40,7 +41,8 @@ def autocast(
     precision: str = 'auto',  # 'auto' | 'fp32' | 'bf16'; auto is bf16 where the device has it
 ):
     "Mixed precision on `device`; a context manager. Raises ValueError for another precision."
-    if precision not in ('auto', 'fp32', 'bf16'): raise ValueError(f"unknown precision '{precision}': known are auto, fp32, bf16.")
+    if precision not in ('auto', 'fp32', 'bf16'):
+        raise ValueError(f"unknown precision '{precision}': known are auto, fp32, bf16.")
     device = pick_device(device)
     bf16 = precision == 'bf16' or (precision == 'auto' and has_bf16(device))
     plain = sdpa_kernel(SDPBackend.MATH) if bf16 and device.type == 'cpu' else nullcontext()
@@ -49,12 +51,14 @@ def autocast(
 # %% ../../nbs/plumbing/01_devices.ipynb #773f3a7d
 def accelerator(
     device: str = 'auto',  # 'auto' | 'cpu' | 'cuda' | 'cuda:1'
-) -> Accelerator:          # in fp32: precision is `clip.autocast`'s
-    "An Accelerator on that device, also when another one was used before in this process."
+) -> Accelerator:          # in fp32: precision is the business of `autocast`
+    "An Accelerator on that device. Raises ValueError in a process that has begun with another type."
     device = pick_device(device)
     if device.type == 'cuda' and device.index is not None: torch.cuda.set_device(device)
-    acc = Accelerator(cpu=device.type == 'cpu')
+    try: acc = Accelerator(cpu=device.type == 'cpu')
+    except ValueError: acc = Accelerator()  # a CPU after a GPU: this is the one that is kept
     if acc.device.type != device.type:
-        AcceleratorState._reset_state(True)
-        acc = Accelerator(cpu=device.type == 'cpu')
+        raise ValueError(
+            f"this process has begun with device '{acc.device.type}', and accelerate keeps one in a process: "
+            f"restart it to use '{device.type}'.")
     return acc

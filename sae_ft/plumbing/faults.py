@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Stopped', 'Stop', 'in_kernel', 'die_with_parent', 'calm_poller', 'say', 'end_orphan', 'explained', 'suggest', 'known',
-           'differences']
+           'differing', 'differences']
 
 # %% ../../nbs/plumbing/02_faults.ipynb #fb8c69c0
 import ctypes, json, os, signal, sys, threading
@@ -23,8 +23,13 @@ class Stopped(SystemExit):
         self.code = 128 + signal.SIGTERM
 
 class Stop:
-    "Within it, the first SIGTERM raises `Stopped`: at once, or at the end of what is `held`. Other threads than the main one are left alone."
-    def __init__(self): self.depth, self.asked, self.pid, self.old = 0, False, os.getpid(), None
+    """Within it, the first SIGTERM raises `Stopped`: at once, or at the end of what is `held`.
+
+    Other threads than the main one are left alone.
+    """
+    def __init__(self):
+        self.depth, self.asked = 0, False  # how many `held` are open, and whether SIGTERM has come
+        self.pid, self.old = os.getpid(), None  # the process it is of, and the handler before
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -33,6 +38,7 @@ class Stop:
         return self
 
     def ask(self, *_):
+        "Handle SIGTERM."
         if os.getpid() != self.pid: os._exit(128 + signal.SIGTERM)  # a process forked from this one
         calm_poller()
         first, self.asked = not self.asked, True
@@ -62,8 +68,9 @@ def die_with_parent():
     if sys.platform == 'linux': ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
 def _poller():
+    "What watches over the parent of this kernel; None where nothing does."
     from ipykernel.kernelapp import IPKernelApp
-    return getattr(IPKernelApp.instance(), 'poller', None) if IPKernelApp.initialized() else None
+    return IPKernelApp.instance().poller if IPKernelApp.initialized() else None
 
 def calm_poller():
     "Keep a kernel whose parent ended from ending, too, before it has saved."
@@ -73,7 +80,8 @@ def say(
     error: Stopped,  # on its way
 ):
     "Say where a run stopped."
-    os.write(getattr(sys.stderr, '_original_stdstream_copy', None) or 2, f'{error}\n'.encode())  # a kernel catches what goes to 2
+    terminal = getattr(sys.stderr, '_original_stdstream_copy', None) or 2  # a kernel catches what goes to 2
+    os.write(terminal, f'{error}\n'.encode())
 
 def end_orphan(
     error: Stopped,  # on its way
@@ -82,20 +90,32 @@ def end_orphan(
     if in_kernel() and os.environ['JPY_PARENT_PID'] != str(os.getppid()): os._exit(error.code)
 
 # %% ../../nbs/plumbing/02_faults.ipynb #a87f2356
-_MEMORY = "can't allocate memory", 'not enough memory', 'out of memory', 'Cannot allocate memory', 'could not create a primitive'  # the last is oneDNN's
+_MEMORY = ("can't allocate memory", 'not enough memory', 'out of memory', 'Cannot allocate memory',
+           'could not create a primitive')  # the last is oneDNN's
+
+def _lacks_memory(error):
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or any(o in str(error) for o in _MEMORY)
 
 @contextmanager
 def explained(
     memory: str,         # what to lower when memory runs out, e.g. 'batch_size (64)'
     workers: int = 0,    # processes that decode pictures
 ):
-    "Within it, a lack of memory is a MemoryError, a dead worker a RuntimeError, and what a worker raised its last line, each in one sentence."
+    """Within it, an error of the machine is one sentence.
+
+    A lack of memory is a MemoryError, a dead worker a RuntimeError, what a worker raised a ValueError of its last line.
+    """
     try: yield
     except (MemoryError, RuntimeError, OSError, ValueError) as e:
-        if isinstance(e, (MemoryError, torch.OutOfMemoryError)) or any(o in str(e) for o in _MEMORY): raise MemoryError(f'there is not enough memory: lower {memory}.') from None
-        if 'DataLoader worker' in str(e) and 'Caught' not in str(e):
-            raise RuntimeError(f'a process that decodes pictures died, often for lack of memory: lower workers (now {workers}) and run again.') from None
-        if 'in DataLoader worker' in str(e): raise ValueError(str(e).strip().splitlines()[-1].partition(': ')[2]) from None
+        text = str(e)
+        if _lacks_memory(e): raise MemoryError(f'there is not enough memory: lower {memory}.') from None
+        if 'DataLoader worker' in text and 'Caught' not in text:
+            raise RuntimeError('a process that decodes pictures died, often for lack of memory: '
+                               f'lower workers (now {workers}) and run again.') from None
+        if 'in DataLoader worker' in text:
+            _, _, said = text.strip().splitlines()[-1].partition(': ')  # after the name of the error
+            raise ValueError(said) from None
         raise
 
 # %% ../../nbs/plumbing/02_faults.ipynb #70506230
@@ -108,23 +128,32 @@ def suggest(
     known = [str(o) for o in known]
     near = get_close_matches(str(word).lower(), [o.lower() for o in known], 3)
     if near: return 'did you mean ' + ' or '.join(o for o in known if o.lower() in near) + '?'
-    return 'known are ' + ', '.join(known[:n]) + (f' and {len(known) - n} more' if len(known) > n else '')
+    rest = f' and {len(known) - n} more' if len(known) > n else ''
+    return 'known are ' + ', '.join(known[:n]) + rest
 
 # %% ../../nbs/plumbing/02_faults.ipynb #b6f30b73
 def known(
     name,        # what was asked for
     table,       # the names that exist
     what: str,   # what they are names of, for the message
-):
+):               # the name
     "`name`, if it is one of those in `table`. Raises ValueError, which lists them, if not."
-    if name not in table: raise ValueError(f"unknown {what} '{name}': known are {', '.join(map(str, table))}.")
+    if name not in table:
+        raise ValueError(f"unknown {what} '{name}': known are {', '.join(map(str, table))}.")
     return name
 
 # %% ../../nbs/plumbing/02_faults.ipynb #7c831c70
-def differences(
-    old: dict,   # name -> value
+def differing(
+    old: dict,   # name -> what JSON can hold
     new: dict,
-) -> str:        # 'lam 1.0 there and 2.0 here, ...'
-    "What differs, as text."
+) -> list:       # (name, old value, new value), in the order of `old`, then of `new`
+    "What differs."
     old, new = (json.loads(json.dumps(o)) for o in (old, new))
-    return ', '.join(f'{k} {old.get(k)!r} there and {new.get(k)!r} here' for k in {**old, **new} if old.get(k) != new.get(k))
+    return [(k, old.get(k), new.get(k)) for k in {**old, **new} if old.get(k) != new.get(k)]
+
+def differences(
+    old: dict,   # name -> what JSON can hold
+    new: dict,
+) -> str:        # 'lam 1.0 there and 2.0 here, ...'; empty if nothing differs
+    "What differs, as text."
+    return ', '.join(f'{k} {a!r} there and {b!r} here' for k, a, b in differing(old, new))

@@ -28,8 +28,12 @@ def write_whole(
     path: Path,       # where the file is to be; its folder exists
     write: Callable,  # called with the path to write to
 ):
-    "Write beside `path`, flush, then move there: all or nothing. What a killed process leaves beside it goes with the next writing. Raises OSError, in one sentence, when the disk is full or refuses."
-    place = path.with_name(f'.{path.name}.part')  # a folder: some writers leave files of their own beside theirs when they are killed
+    """Write beside `path`, flush, then move there: all or nothing.
+
+    What a killed process leaves beside it goes with the next writing.
+    Raises OSError, in one sentence, when the disk is full or refuses.
+    """
+    place = path.with_name(f'.{path.name}.part')  # a folder: a killed writer may leave files of its own there
     try:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
@@ -38,15 +42,15 @@ def write_whole(
         os.replace(part, path)
         _sync(path.parent)
     except (OSError, SafetensorError) as e:
-        kept = '; the one that was there before is kept' if path.exists() else ''
-        raise OSError(f"'{path}' could not be written ({getattr(e, 'strerror', None) or e}){kept}: free some space and run again.") from None
+        why, kept = getattr(e, 'strerror', None) or e, '; the one that was there before is kept' if path.exists() else ''
+        raise OSError(f"'{path}' could not be written ({why}){kept}: free some space and run again.") from None
     finally: shutil.rmtree(place, ignore_errors=True)
 
 # %% ../../nbs/plumbing/03_files.ipynb #a324fd6e
 def digest(
-    tensors: dict,          # name -> tensor
-    notes: dict = {},       # name -> text
-) -> str:                   # SHA-256, 64 digits
+    tensors: dict,     # name -> tensor
+    notes: dict = {},  # name -> text
+) -> str:              # SHA-256, 64 digits
     "A checksum of tensors and notes."
     h = hashlib.sha256()
     for k, v in sorted(notes.items()): h.update(json.dumps([k, v]).encode())
@@ -62,27 +66,37 @@ def write_tensors(
 ):
     "Write tensors and notes with their checksum, all or nothing. Raises OSError."
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_whole(Path(path), lambda p: save_file(tensors, p, metadata=dict(notes, sha256=digest(tensors, notes))))
+    notes = dict(notes, sha256=digest(tensors, notes))
+    write_whole(Path(path), lambda p: save_file(tensors, p, metadata=notes))
 
 def read_tensors(
-    path,                        # .safetensors
-    what: str = 'file',          # for messages: 'SAE file', ...
-    fits: Optional[Callable] = None,  # called with {name: shape} and the notes before any tensor is read; raises ValueError
-) -> tuple:                      # (tensors, notes)
-    "Read what `write_tensors` or anybody else wrote. Raises FileNotFoundError, or ValueError for what is no safetensors file or is damaged."
+    path,                             # .safetensors
+    what: str = 'file',               # for messages: 'SAE file', ...
+    fits: Optional[Callable] = None,  # called with {name: shape} and notes before any tensor is read; may raise
+) -> tuple:                           # (tensors, notes)
+    """Read what `write_tensors` or anybody else wrote.
+
+    Raises FileNotFoundError, or ValueError for what is no safetensors file or is damaged.
+    """
     if not os.path.isfile(path): raise FileNotFoundError(f"there is no {what} '{path}'.")
     try:
         with safe_open(path, 'pt') as f:
             notes = f.metadata() or {}
             if fits: fits({k: tuple(f.get_slice(k).get_shape()) for k in f.keys()}, notes)
             tensors = {k: f.get_tensor(k) for k in f.keys()}
-    except (SafetensorError, OSError, RuntimeError, TypeError, AttributeError): raise ValueError(f"'{path}' is not a safetensors file, or a damaged one.") from None
+    except (SafetensorError, OSError, RuntimeError, TypeError, AttributeError):
+        raise ValueError(f"'{path}' is not a safetensors file, or a damaged one.") from None
     want = notes.pop('sha256', None)
-    if want and want != digest(tensors, notes): raise ValueError(f"'{path}' is damaged: its checksum is not that of its contents.")
+    if want and want != digest(tensors, notes):
+        raise ValueError(f"'{path}' is damaged: its checksum is not that of its contents.")
     return tensors, notes
 
 # %% ../../nbs/plumbing/03_files.ipynb #d81a63a8
-def shapes(tensors): return {k: tuple(v.shape) for k, v in tensors.items()}
+def shapes(
+    tensors: dict,  # name -> tensor
+) -> dict:          # name -> shape
+    "What a model or a file consists of."
+    return {k: tuple(v.shape) for k, v in tensors.items()}
 
 def check_fit(
     want: dict,  # name -> shape, of the model
@@ -94,12 +108,13 @@ def check_fit(
     for name in [*want, *have]:
         if name not in have: raise ValueError(f"'{path}' lacks the {what}'s tensor '{name}'.")
         if name not in want: raise ValueError(f"'{path}' holds a tensor '{name}' that this {what} does not have.")
-        if tuple(want[name]) != tuple(have[name]): raise ValueError(f"'{name}' in '{path}' has shape {tuple(have[name])}, and the {what} needs {tuple(want[name])}.")
+        needed, found = tuple(want[name]), tuple(have[name])
+        if needed != found: raise ValueError(f"'{name}' in '{path}' has shape {found}, and the {what} needs {needed}.")
 
 # %% ../../nbs/plumbing/03_files.ipynb #068fada7
 def parse(
-    text: str,
-) -> object:
+    text: str,  # that may be JSON
+) -> object:    # what it says
     "JSON. Raises ValueError for what is none, or is nested too deeply."
     try: return json.loads(text)
     except (ValueError, RecursionError) as e: raise ValueError(str(e).splitlines()[0]) from None
@@ -107,17 +122,25 @@ def parse(
 def read_json(
     path,               # of a small JSON file
     most: int = 2**26,  # bytes; a larger one is none of ours
-) -> dict:
+) -> dict:              # name -> value
     "Read a JSON object. Raises FileNotFoundError, or ValueError for anything else."
     path = Path(path)
     if not os.path.isfile(path): raise FileNotFoundError(f"there is no file '{path}'.")
-    if path.stat().st_size > most: raise ValueError(f"'{path}' is too large to be read as JSON ({path.stat().st_size:,} bytes).")
+    size = path.stat().st_size
+    if size > most: raise ValueError(f"'{path}' is too large to be read as JSON ({size:,} bytes).")
     try: found = parse(path.read_text(encoding='utf-8'))
     except ValueError as e: raise ValueError(f"'{path}' is not valid JSON: {e}.") from None
-    if not isinstance(found, dict): raise ValueError(f"'{path}' must hold a JSON object with names, not a {type(found).__name__}.")
+    if not isinstance(found, dict):
+        raise ValueError(f"'{path}' must hold a JSON object with names, not a {type(found).__name__}.")
     return found
 
-def write_json(path, value): write_whole(Path(path), lambda p: p.write_text(json.dumps(value, indent=1), encoding='utf-8'))
+def write_json(
+    path,   # where the file is to be; its folder exists
+    value,  # what JSON can hold
+):
+    "Write JSON, all or nothing. Raises OSError."
+    text = json.dumps(value, indent=1)
+    write_whole(Path(path), lambda p: p.write_text(text, encoding='utf-8'))
 
 # %% ../../nbs/plumbing/03_files.ipynb #617ef15c
 class Journal:
@@ -130,9 +153,12 @@ class Journal:
         "Append a line. Raises OSError, in one sentence, when the disk is full or refuses."
         try:
             with open(self.path, 'a', encoding='utf-8') as f: f.write(json.dumps(line) + '\n')
-        except OSError as e: raise OSError(f"'{self.path}' could not be written ({e.strerror}): free some space and run again.") from None
+        except OSError as e:
+            raise OSError(f"'{self.path}' could not be written ({e.strerror}): free some space and run again.") from None
 
-    def clear(self): self.path.write_text('')
+    def clear(self):
+        "Begin again, with no line."
+        self.path.write_text('')
 
     def read(self):  # -> list of dicts
         "All lines; a last one that was cut off is left out. Raises ValueError for damage elsewhere."
@@ -151,9 +177,11 @@ def lock(
     folder: Path,  # that exists
 ) -> FileLock:     # release() it, or let the process end
     "Take a folder for this process. Raises ValueError if another process has it."
-    taken = FileLock(folder/'.lock', timeout=5, is_singleton=True, thread_local=False)  # a process that was just killed may take a moment to go
+    seconds = 5  # a process that was just killed may take a moment to go
+    taken = FileLock(folder/'.lock', timeout=seconds, is_singleton=True, thread_local=False)
     try: taken.acquire()
-    except Timeout: raise ValueError(f"another process is at work in '{folder}': wait for it, or choose another out_dir.") from None
+    except Timeout:
+        raise ValueError(f"another process is at work in '{folder}': wait for it, or choose another out_dir.") from None
     return taken
 
 def check_plain(
@@ -161,4 +189,6 @@ def check_plain(
 ):
     "Raises ValueError if something in the folder is a link, through which another place would be read or written."
     for o in folder.rglob('*'):
-        if o.is_symlink(): raise ValueError(f"'{o}' is a link: a run folder holds plain files only, so copy what it points to, or delete it.")
+        if o.is_symlink():
+            raise ValueError(f"'{o}' is a link: a run folder holds plain files only, "
+                             'so copy what it points to, or delete it.')
