@@ -1,0 +1,109 @@
+"A run from its settings to its folder, on parts of the embedded default."
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sae_ft.drift import with_drift
+from sae_ft.experiment import Replay, experiment, run
+from sae_ft.methods import METHODS
+from sae_ft.runs import is_finished, load_run
+from sae_ft.sae import TopKSAE
+from sae_ft.settings import Config
+from tiny_runs import TINY, one_line
+
+def test_a_run_leaves_five_files_and_reads_back(done):
+    files = ['config.json', 'metrics.jsonl', 'model.safetensors', 'predictions.parquet', 'sae.safetensors']
+    assert sorted(o.name for o in done.folder.iterdir()) == files
+    assert is_finished(done.folder) and done.config == Config(**TINY, out_dir=str(done.folder))
+    provenance = done.provenance
+    assert provenance['versions']['torch'] and provenance['hardware']['cores']
+    assert provenance['sizes']['train'] == 64 and provenance['seed'] == 0
+    assert {o['event'] for o in done.metrics} == {'sae', 'step', 'epoch', 'drift', 'average', 'end'}
+    step = done.of('step')[0]
+    assert {'lr', 'grad_norm', 'loss', 'ce'} < set(step)
+    assert len(done.of('epoch')) == 1 and 0 <= done.of('epoch')[0]['val_accuracy'] <= 1
+    assert all(o['metric'] and o['n'] for o in done.results['after'].values())
+    assert done.sae.k == 8 and len(done.classifier.head.weight) == provenance['sizes']['classes']
+
+def test_a_run_repeats(done, tmp_path):
+    again = run(replace(done.config, out_dir=str(tmp_path/'again')), progress=False)
+    assert again.results['after'] == done.results['after'] and again.of('step') == done.of('step')
+    old, new = done.classifier.state_dict(), again.classifier.state_dict()
+    assert all(torch.equal(v, old[k]) for k, v in new.items())
+
+def test_a_saved_sae_can_be_used_again(done, tmp_path):
+    sae = str(done.folder/'sae.safetensors')
+    again = run(replace(done.config, sae=sae, out_dir=str(tmp_path/'again')), progress=False)
+    assert not again.of('sae') and again.of('step') == done.of('step')
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_runs(method, done, pictures, tmp_path):
+    sae, out_dir = str(done.folder/'sae.safetensors'), str(tmp_path/'run')
+    other = dict(method=method, dataset=pictures, batch_size=10, sae=sae, out_dir=out_dir)
+    got = run(replace(done.config, **other), progress=False)
+    assert is_finished(got.folder)
+    if not METHODS[method].stages: assert got.results['before'] == got.results['after']
+    stages = METHODS[method].stages
+    assert len(got.of('epoch')) == len(stages) and bool(got.of('step')) == bool(stages)
+
+def test_a_finished_run_is_not_overwritten_by_another(done):
+    with pytest.raises(ValueError) as error: run(replace(done.config, lam=3.), progress=False)
+    assert 'lam 1.0 there and 3.0 here' in one_line(error) and load_run(done.folder).config.lam == 1
+
+def test_a_run_that_was_cut_off_is_not_finished_and_starts_over(done, tmp_path):
+    folder = tmp_path/'cut'
+    folder.mkdir()
+    (folder/'config.json').write_text((done.folder/'config.json').read_text())
+    lines = [json.dumps(o) for o in done.metrics[:-1]]
+    (folder/'metrics.jsonl').write_text('\n'.join(lines) + '\n{"event": "en')
+    assert not is_finished(folder) and load_run(folder).metrics == done.metrics[:-1]
+    with pytest.raises(ValueError) as error: load_run(folder).results
+    one_line(error)
+    got = run(replace(done.config, out_dir=str(folder)), progress=False)
+    assert is_finished(folder) and len(got.metrics) == len(done.metrics)
+
+IMPOSSIBLE = [
+    (dict(k=10**6), 'larger than the dictionary'),
+    (dict(model='ViT-B16', pretrained='openai'), 'did you mean'),
+    (dict(dataset='/nowhere/pictures'), '/nowhere/pictures'), (dict(class_names='cat,dog'), '2 class names'),
+    (dict(templates='a photo'), 'templates is')]
+
+@pytest.mark.parametrize('wrong, says', IMPOSSIBLE, ids=str)
+def test_input_that_cannot_work_leaves_nothing(wrong, says, tmp_path):
+    cfg = Config(**{**TINY, **wrong}, out_dir=str(tmp_path/'run'))
+    with pytest.raises((ValueError, FileNotFoundError)) as error: run(cfg, progress=False)
+    assert says in one_line(error) and list(tmp_path.iterdir()) == []
+
+def test_a_saved_sae_that_does_not_fit_is_said_so(tmp_path):
+    TopKSAE(7, 2, 1).save(tmp_path/'other.safetensors')
+    cfg = Config(**TINY, sae=str(tmp_path/'other.safetensors'), out_dir=str(tmp_path/'run'))
+    with pytest.raises(ValueError) as error: run(cfg, progress=False)
+    assert 'length 7' in one_line(error) and not (tmp_path/'run').exists()
+
+def test_a_run_records_drift_averages_and_epochs_without_a_notebook(done, tmp_path):
+    sae = str(done.folder/'sae.safetensors')
+    other = dict(epochs=2, keep_epochs=True, wise_curve='0,0.5,1', sae=sae, out_dir=str(tmp_path/'run'))
+    got = run(replace(done.config, **other), progress=False)
+    before, after = got.results['before'], got.results['after']
+    assert [o['event'] for o in got.metrics if o['event'] not in ('step', 'epoch')] == [
+        'drift', 'average', 'wise', 'wise', 'wise', 'epoch_drift', 'epoch_drift', 'end']
+    start, half, end = got.of('wise')
+    assert [o['alpha'] for o in (start, half, end)] == [0, .5, 1]
+    assert start['splits'] == before and end['splits'] == after and set(half['splits']) == set(after)
+    assert set(got.of('average')[0]['splits']) == set(got.of('drift')[0]['splits']) == set(after)
+    assert end['drift'] == got.of('drift')[0]['splits']
+    assert {'average', 'wise_0', 'wise_0.5', 'wise_1'} < set(got.predictions) and set(got.epochs) == {1, 2}
+    last = load_file(got.epochs[2])
+    assert all(torch.equal(v, last[k]) for k, v in got.classifier.state_dict().items())
+    line = got.of('epoch_drift')[-1]
+    assert line['epoch'] == 2 and line['cka'] == pytest.approx(end['drift'][line['split']]['cka'], abs=1e-6)
+    assert with_drift([got]) == [got]
+
+def test_a_finished_run_is_shown_again_with_what_it_measured(done):
+    shown = experiment(done.config, progress=False)
+    assert isinstance(shown, Replay)
+    assert shown.zero_shot() == done.results['before'] and shown.fit_sae().config == done.sae.config
+    assert shown.tune() == done.results['after'] and shown.measure() == done.of('drift')[0]['splits']

@@ -1,0 +1,50 @@
+"Settings and their rules."
+import math
+from dataclasses import fields
+
+import pytest
+
+from sae_ft.methods import METHODS
+from sae_ft.settings import RULES, Config, alphas
+from tiny_runs import one_line
+
+WRONG = [
+    (dict(lam=-1), 'lam is -1'), (dict(lam=math.nan), 'lam is nan'), (dict(lam='strong'), "lam is 'strong'"),
+    (dict(lam=True), 'lam is True'), (dict(method='sea-ft'), 'sae-ft'), (dict(lr=0), 'lr is 0'),
+    (dict(lr=math.inf), 'lr is inf'), (dict(epochs=-1), 'epochs is -1'), (dict(epochs=1.5), 'epochs is 1.5'),
+    (dict(batch_size=0), 'batch_size is 0'), (dict(k=0), 'k is 0'), (dict(expansion=.5), 'expansion is 0.5'),
+    (dict(seed='one'), "seed is 'one'"), (dict(seed=None), 'seed is None'),
+    (dict(precision='fp16'), 'auto, fp32, bf16'), (dict(device='tpu'), "'tpu'"),
+    (dict(warmup=2), 'warmup is 2'),
+    (dict(wise_alpha=1.1), 'wise_alpha is 1.1'), (dict(wise_curve='0.5,2'), "wise_curve is '0.5,2'"),
+    (dict(wise_curve='half'), 'numbers from 0 to 1'), (dict(keep_epochs='yes'), 'True or False'),
+    (dict(sae_kind='deep'), 'topk'), (dict(limit=0), 'limit is 0'),
+    (dict(on_bad_image='ignore'), 'refuse, skip'), (dict(templates='a {}.|a photo'), 'sentences with {}'),
+    (dict(class_names=[]), 'class_names is []'), (dict(model=3), 'model is 3'),
+    (dict(dataset=''), "dataset is ''"), (dict(sae='nowhere.safetensors'), 'no such file'),
+    (dict(weight_decay=-.1), 'weight_decay is -0.1')]
+
+@pytest.mark.parametrize('wrong, says', WRONG, ids=lambda o: str(o)[:40])
+def test_a_wrong_setting_is_one_sentence_that_names_it(wrong, says):
+    with pytest.raises(ValueError) as error: Config(**wrong).check()
+    assert says in one_line(error)
+
+def test_an_unknown_method_lists_the_known_ones():
+    with pytest.raises(ValueError) as error: Config(method='qqq').check()
+    assert "'qqq'" in one_line(error) and all(o in str(error.value) for o in METHODS)
+
+def test_every_setting_has_a_rule_and_defaults_are_right():
+    assert set(RULES) == {f.name for f in fields(Config)}
+    assert Config().check() == Config()
+
+def test_a_namespace_with_an_unknown_name_is_refused():
+    with pytest.raises(ValueError) as error: Config.from_namespace(dict(lam=2, leraning_rate=1), set())
+    assert 'leraning_rate' in one_line(error)
+    namespace = dict(lam=2, here_before=3, _i1='', In=[], fit=print)
+    assert Config.from_namespace(namespace, {'here_before'}) == Config(lam=2)
+
+ALPHAS = [
+    (None, []), ('0.25, 1', [.25, 1]), (.5, [.5]), ([0, 1], [0, 1]), ('x', None), ('2', None), ('', None)]
+
+@pytest.mark.parametrize('value, want', ALPHAS, ids=str)
+def test_alphas(value, want): assert alphas(value) == want
