@@ -63,7 +63,8 @@ def test_what_cannot_be(kw, words):
     with pytest.raises(ValueError, match=words): TopKSAE(6, **kw)
 
 def test_the_base_has_no_activation():
-    with pytest.raises(NotImplementedError, match='a kind of SAE defines `act`'): SAE(6).encode(torch.randn(2, 6))
+    with pytest.raises(NotImplementedError, match='a kind of SAE defines `act`'):
+        SAE(6).encode(torch.randn(2, 6))
 
 # --- fvu, and what training needs of it
 
@@ -128,7 +129,8 @@ def test_a_class_may_be_defined_again_but_not_by_another_module(register):
 
 def test_a_class_of_a_notebook_gives_way_to_a_module(register):
     defined('MySAE', '__main__')
-    assert SAE.classes['MySAE'] is not defined('MySAE', '__main__').__base__
+    again = defined('MySAE', '__main__')
+    assert SAE.classes['MySAE'] is again
     theirs = defined('MySAE', 'a.module')
     assert SAE.classes['MySAE'] is theirs
 
@@ -158,7 +160,8 @@ def test_a_fresh_process_reads_a_kind_that_it_has_not_imported(tmp_path):
 
 @pytest.mark.parametrize('name', ['NoSAE', 'SAE', '', None, ['TopKSAE']])
 def test_a_name_that_is_none(name):
-    with pytest.raises(ValueError, match="without an SAE's configuration"): kind_of(name, dict(d=6, k=2), 'file')
+    with pytest.raises(ValueError, match="without an SAE's configuration"):
+        kind_of(name, dict(d=6, k=2), 'file')
 
 # --- files
 

@@ -98,7 +98,8 @@ def test_a_class_of_ones_own_goes_on_from_its_checkpoint(tmp_path):
     assert set(about['steered']) == {'price'}   # the name in files since 0.2.0
     again = made()
     assert fit_sae(again, z, **how, checkpoint=kept) == history and equal(again, whole)
-    with pytest.raises(ValueError, match='is of something else'): fit_sae(ReLUSAE(12, 2, k=3), z, **how, checkpoint=kept)
+    with pytest.raises(ValueError, match='is of something else'):
+        fit_sae(ReLUSAE(12, 2, k=3), z, **how, checkpoint=kept)
 
 def test_what_training_changes_beside_the_tensors():
     changed = {make.__name__: make.training_state for make in (TopKSAE, ReLUSAE, JumpReLUSAE)}

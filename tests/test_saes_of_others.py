@@ -71,7 +71,8 @@ def foreign(folder, arch='topk', **cfg):
     return folder
 
 @pytest.mark.parametrize('arch, cfg', [
-    ('topk', dict(k=3, rescale_acts_by_decoder_norm=True)), ('topk', dict(k=3)), ('standard', {}), ('jumprelu', {})])
+    ('topk', dict(k=3, rescale_acts_by_decoder_norm=True)), ('topk', dict(k=3)),
+    ('standard', {}), ('jumprelu', {})])
 @pytest.mark.parametrize('how', ['none', 'constant_norm_rescale'])
 def test_saes_of_saelens_are_read(tmp_path, arch, cfg, how):
     sae, z = read_saelens(foreign(tmp_path, arch, normalize_activations=how, **cfg)), torch.randn(30, 6)

@@ -1,4 +1,4 @@
-"SAEs of a few dimensions, embeddings for them, and their formulas in plain loops; what several test files share."
+"SAEs of a few dimensions, embeddings for them, and a formula in plain loops; several test files share them."
 import functools
 
 import torch
