@@ -183,7 +183,7 @@ class SAE(nn.Module):
         sae.load_state_dict(tensors)
         return sae.to(device).eval()
 
-# %% ../nbs/02_sae.ipynb #9bd1b225
+# %% ../nbs/02_sae.ipynb #1aef26e4
 class TopKSAE(SAE):
     """Top-k sparse autoencoder (Gao et al. 2024, as in the paper): s = TopK(ReLU(p)).
 
@@ -233,6 +233,7 @@ _TYPES = dict(d=int, k=int, expansion=(int, float), normalize=bool, bias=bool, r
 
 def _registered(name):
     "The class of that name, or None."
+    if not isinstance(name, str): return None  # a stranger's
     if name not in SAE.classes: import_module('sae_ft.sae_kinds')  # its classes register when it is imported
     return SAE.classes.get(name)
 
