@@ -1,4 +1,4 @@
-"About the embedded assets: nothing of the test pictures is in pre-training or training, by the shipped index."
+"About the embedded assets: no test picture is in pre-training or training, proved on the shipped index."
 import io
 import json
 from pathlib import Path
