@@ -104,7 +104,7 @@ def _is_label(label, C):
     if isinstance(label, str): return bool(label.strip())
     return math.isfinite(label) and label == int(label) and 0 <= label < C
 
-# %% ../nbs/01_data.ipynb #cc495806
+# %% ../nbs/01_data.ipynb #ae430be2
 def name_labels(
     data: dict,              # {split: data set with columns image and label}
     names: Optional[list],   # class names, needed only where labels are bare numbers
@@ -160,7 +160,7 @@ def _cast_label(ds, kind, label):
     if 'float' in kind: ds = ds.cast_column('label', datasets.Value('int64'))
     return ds if ds.features['label'] == label else ds.cast_column('label', label)
 
-# %% ../nbs/01_data.ipynb #bb30d8be
+# %% ../nbs/01_data.ipynb #043dca64
 def read_classnames(
     given: Union[list, dict, str, None],  # list; {label in the data: word}; path of a JSON file with either
 ) -> Union[list, dict, None]:             # the list or dictionary
