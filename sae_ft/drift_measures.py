@@ -13,28 +13,36 @@ from .sae import SAE, fvu
 # %% ../nbs/04_drift_measures.ipynb #2e5f428b
 class CKA:
     "Linear CKA, accumulated over batches; exact (paper section 4; Kornblith et al. 2019, equation 4)."
-    def __init__(self): self.n, self.sums = 0, None
+    def __init__(self):
+        self.n, self.sums = 0, None
 
     def add(self, x, y):  # (B, dx), (B, dy): the same pictures in the same order
-        "Take a batch in; returns self."
-        if len(x) != len(y): raise ValueError(f'CKA compares the same pictures: there are {len(x)} and {len(y)} rows.')
+        "Take a batch in; returns self. Raises ValueError for unequal numbers of rows."
+        if len(x) != len(y):
+            raise ValueError(f'CKA compares the same pictures: there are {len(x)} and {len(y)} rows.')
         x, y = x.double(), y.double()
-        new = [x.sum(0), y.sum(0), x.T @ x, y.T @ y, y.T @ x]
-        self.n, self.sums = self.n + len(x), new if self.sums is None else [a + b for a, b in zip(self.sums, new)]
+        new = [x.sum(0), y.sum(0),            # (dx,), (dy,)
+               x.T @ x, y.T @ y, y.T @ x]     # (dx, dx), (dy, dy), (dy, dx)
+        self.n += len(x)
+        self.sums = new if self.sums is None else [a + b for a, b in zip(self.sums, new)]
         return self
 
     def result(self) -> float:
-        "CKA of all that was added, from 0 to 1; nan when one side does not vary."
+        "CKA of all that was added, from 0 to 1, nan when one side does not vary. ValueError below two rows."
         if self.n < 2: raise ValueError(f'CKA needs two pictures at least, not {self.n}.')
         sx, sy, xx, yy, yx = self.sums
-        xx, yy, yx = xx - sx.outer(sx)/self.n, yy - sy.outer(sy)/self.n, yx - sy.outer(sx)/self.n
+        xx = xx - sx.outer(sx)/self.n   # as if columns had been centred
+        yy = yy - sy.outer(sy)/self.n
+        yx = yx - sy.outer(sx)/self.n
         return (yx.norm()**2/(xx.norm()*yy.norm())).item()
 
 def cka(
     x: torch.Tensor,  # (N, dx) embeddings
     y: torch.Tensor,  # (N, dy) embeddings of the same pictures
 ) -> float:           # from 0 to 1
-    "Linear CKA of two sets of embeddings (paper section 4). Raises ValueError for unequal numbers of rows or fewer than two."
+    """Linear CKA of two sets of embeddings (paper section 4).
+
+    Raises ValueError for unequal numbers of rows or fewer than two."""
     return CKA().add(x, y).result()
 
 # %% ../nbs/04_drift_measures.ipynb #b605850a
@@ -42,10 +50,15 @@ def cka_transposed(
     x: torch.Tensor,  # (N, d) embeddings
     y: torch.Tensor,  # (M, d) embeddings of the same length
 ) -> float:           # from 0 to 1
-    "Not linear CKA: what the official `cka` computes, a d x d Gram matrix centred over features. Raises ValueError for unequal lengths."
-    if x.shape[1] != y.shape[1]: raise ValueError(f'cka_transposed compares embeddings of equal length: these have {x.shape[1]} and {y.shape[1]} numbers.')
+    """Not linear CKA: what the official `cka` computes, a d x d Gram matrix centred over features.
+
+    Raises ValueError for unequal lengths."""
+    dx, dy = x.shape[1], y.shape[1]
+    if dx != dy:
+        raise ValueError('cka_transposed compares embeddings of equal length: '
+                         f'these have {dx} and {dy} numbers.')
     x, y = (o.double() - o.double().mean(1, keepdim=True) for o in (x, y))
-    k, l = x.T @ x, y.T @ y
+    k, l = x.T @ x, y.T @ y  # (d, d)
     return ((k*l).sum()/(k.norm()*l.norm())).item()
 
 # %% ../nbs/04_drift_measures.ipynb #464f39ef
@@ -82,10 +95,13 @@ def measure_drift(
     sae: SAE,          # trained on the frozen model's embeddings
     z0: torch.Tensor,  # (N, d) embeddings before
     z: torch.Tensor,   # (N, d) embeddings after, of the same pictures
-) -> dict:             # cka, cka_transposed, fvu_before, fvu, fvu_zero, preserved, jaccard, entropy_before, entropy
+) -> dict:   # cka, cka_transposed, fvu_before, fvu, fvu_zero, preserved, jaccard, entropy_before, entropy
     "The drift of a representation (paper section 4). Raises ValueError for unequal numbers of rows."
     z0, z = z0.to(sae.b_pre), z.to(sae.b_pre)
-    (u0, s0), (u, s) = ((sae.normalise(o), sae.encode(o)) for o in (z0, z))
-    return dict(cka=cka(z0, z), cka_transposed=cka_transposed(z0, z), fvu_before=fvu(u0, sae.decode(s0)).item(), fvu=fvu(u, sae.decode(s)).item(),
-                fvu_zero=fvu(u, sae.decode(s), 'zero').item(), preserved=preserved(s0, s), jaccard=jaccard(s0, s),
+    (u0, s0), (u, s) = ((sae.normalise(o), sae.encode(o)) for o in (z0, z))  # (N, d), (N, n)
+    decoded0, decoded = sae.decode(s0), sae.decode(s)                        # (N, d)
+    return dict(cka=cka(z0, z), cka_transposed=cka_transposed(z0, z),
+                fvu_before=fvu(u0, decoded0).item(), fvu=fvu(u, decoded).item(),
+                fvu_zero=fvu(u, decoded, 'zero').item(),
+                preserved=preserved(s0, s), jaccard=jaccard(s0, s),
                 entropy_before=entropy(s0), entropy=entropy(s))

@@ -18,7 +18,7 @@ def draws(
     rng,                 # numpy generator
 ) -> np.ndarray:         # (B + 1, n) float32: how often each was drawn; row 0 is all ones, the sample itself
     "Counts of a bootstrap."
-    picked = rng.integers(n, size=(B, n)) + n*np.arange(B)[:, None]
+    picked = rng.integers(n, size=(B, n)) + n*np.arange(B)[:, None]  # resample b: from n b to n b + n - 1
     counts = np.bincount(picked.ravel(), minlength=B*n).reshape(B, n)
     return np.concatenate([np.ones((1, n)), counts]).astype('float32')
 
@@ -35,15 +35,19 @@ def macro_f1_of(
     label: np.ndarray,    # (n,)
     W: np.ndarray,        # (B, n)
 ) -> np.ndarray:          # (R, B)
-    "Macro-F1 of each model on each resample, over the classes that labels or answers hold, as torchmetrics does."
+    "Macro-F1 of each model on each resample, over the classes that labels or answers hold, as torchmetrics."
     classes = np.unique(np.concatenate([label, answers.ravel()]))
-    onehot = lambda o: (o[:, None] == classes).astype('float32')  # (n, C)
-    support = W @ onehot(label)                                   # (B, C)
-    return np.stack([_mean_f1(W @ (onehot(a)*(a == label)[:, None]), support + W @ onehot(a)) for a in answers])
+    def onehot(o): return (o[:, None] == classes).astype('float32')  # (n,) -> (n, C)
+    support = W @ onehot(label)                                      # (B, C)
+    def of_one(a):                                                   # (n,) -> (B,)
+        right = W @ (onehot(a)*(a == label)[:, None])                # (B, C)
+        return _mean_f1(right, support + W @ onehot(a))
+    return np.stack([of_one(a) for a in answers])
 
-def _mean_f1(right, size):
+def _mean_f1(right, size):  # (B, C) counts: right answers; labels and answers together
     "F1 = 2 right / (labelled + answered), mean over classes that are there."
-    return np.where(size > 0, 2*right/np.maximum(size, 1), 0).sum(1)/(size > 0).sum(1)
+    f1 = np.where(size > 0, 2*right/np.maximum(size, 1), 0)
+    return f1.sum(1)/(size > 0).sum(1)
 
 RESAMPLED = {'accuracy': accuracy_of, 'macro-F1': macro_f1_of}
 
@@ -51,45 +55,64 @@ RESAMPLED = {'accuracy': accuracy_of, 'macro-F1': macro_f1_of}
 def answers_of(
     runs: list,      # of `read_runs`, one data set
 ) -> dict:           # (method, seed) -> data frame with columns split, label, answer
-    "The answers of every method of the tables. Raises FileNotFoundError for a run without them, ValueError if pictures differ."
+    """The answers of every method of the tables.
+
+    Raises FileNotFoundError for a run without them, ValueError if pictures differ."""
     found, first = {}, None
     for run in runs:
-        if not (run.folder/'predictions.parquet').is_file(): raise FileNotFoundError(f"'{run.folder}' has no predictions.parquet: the comparison picture by picture needs it.")
-        p, m, seed = run.predictions.sort_values('split', kind='stable', ignore_index=True), run.config.method, run.config.seed
-        first = p if first is None else first
-        if not p[['split', 'label']].equals(first[['split', 'label']]): raise ValueError(f"'{run.folder}' was judged on other pictures than '{runs[0].folder}': compare runs of one data set.")
-        named = {m: 'tuned', 'zero-shot': 'zero_shot'} | {name: model for name, (of, model) in DERIVED.items() if of == m}
-        found |= {(name, seed): p[['split', 'label']].assign(answer=p[c]) for name, c in named.items() if c in p}
+        if not (run.folder/'predictions.parquet').is_file():
+            raise FileNotFoundError(f"'{run.folder}' has no predictions.parquet: "
+                                    'the comparison picture by picture needs it.')
+        p = run.predictions.sort_values('split', kind='stable', ignore_index=True)
+        pictures = p[['split', 'label']]
+        first = pictures if first is None else first
+        if not pictures.equals(first):
+            raise ValueError(f"'{run.folder}' was judged on other pictures than '{runs[0].folder}': "
+                             'compare runs of one data set.')
+        method, seed = run.config.method, run.config.seed
+        columns = {method: 'tuned', 'zero-shot': 'zero_shot'}  # name in tables -> column
+        columns |= {name: model for name, (of, model) in DERIVED.items() if of == method}
+        found |= {(name, seed): pictures.assign(answer=p[c]) for name, c in columns.items() if c in p}
     return found
 
 def bootstrap(
-    answers: dict,               # of `answers_of`
-    splits: dict,                # split -> dict(kind, metric), as in the last line of a record
-    kinds: tuple,                # kinds of splits
-    B: int = 2000,               # resamples
-    seed: int = 0,               # of the resamples
-) -> dict:                       # kind -> data frame (B + 1) x methods: mean over seeds and splits; row 0 is the sample itself
-    "Values of every method on the same resamples of pictures and seeds. Seeds that not all methods have are left out."
-    methods, rng = list(dict.fromkeys(m for m, _ in answers)), np.random.default_rng(seed)
+    answers: dict,    # of `answers_of`
+    splits: dict,     # split -> dict(kind, metric), as in the last line of a record
+    kinds: tuple,     # kinds of splits
+    B: int = 2000,    # resamples
+    seed: int = 0,    # of the resamples
+) -> dict:            # kind -> data frame (B + 1) x methods; row 0 is the sample itself
+    """Mean over seeds and splits of every method, on the same resamples of pictures and seeds.
+
+    Seeds that not all methods have are left out; raises ValueError if none is left."""
+    rng = np.random.default_rng(seed)
+    methods = list(dict.fromkeys(m for m, _ in answers))
     seeds = sorted(set.intersection(*({s for m, s in answers if m == name} for name in methods)))
     if not seeds: raise ValueError('the methods have no seed in common: a paired comparison needs one.')
-    V = draws(len(seeds), B, rng)/len(seeds)                                              # (B + 1, S)
-    def values(split, metric):
+    V = draws(len(seeds), B, rng)/len(seeds)                               # (B + 1, S)
+    def of_split(split, metric):
         of = [answers[m, s][answers[m, s].split == split] for m in methods for s in seeds]
-        label, found = of[0].label.to_numpy(), np.stack([o.answer.to_numpy() for o in of])  # (n,), (M S, n)
-        return RESAMPLED[metric](found, label, draws(len(label), B, rng)).reshape(len(methods), len(seeds), -1)
-    def mean(kind): return np.mean([np.einsum('msb,bs->bm', values(k, o['metric']), V) for k, o in splits.items() if o['kind'] == kind], axis=0)
-    return {k: pd.DataFrame(mean(k), columns=methods) for k in kinds}
+        label = of[0].label.to_numpy()                                     # (n,)
+        found = np.stack([o.answer.to_numpy() for o in of])                # (M S, n)
+        W = draws(len(label), B, rng)                                      # (B + 1, n)
+        values = RESAMPLED[metric](found, label, W)                        # (M S, B + 1)
+        values = values.reshape(len(methods), len(seeds), -1)              # (M, S, B + 1)
+        return np.einsum('msb,bs->bm', values, V)                          # (B + 1, M)
+    def of_kind(kind):
+        return np.mean([of_split(k, o['metric']) for k, o in splits.items() if o['kind'] == kind], axis=0)
+    return {k: pd.DataFrame(of_kind(k), columns=methods) for k in kinds}
 
 def paired(
     values: dict,       # of `bootstrap`
     ours: str = OURS,   # the method that is compared with each other one
-) -> pd.DataFrame:      # a row a baseline; columns (kind, difference | low | high | below 0), in points, and a share
-    "Ours minus each baseline: difference, 95 % interval, share of resamples below 0."
+) -> pd.DataFrame:      # a row a baseline; columns (kind, difference | low | high | below 0)
+    "Ours minus each baseline, in points: difference, 95 % interval, share of resamples below 0."
     def columns(v):
         d = (v[[ours]].to_numpy() - v.drop(columns=ours))*100
-        low, high = (d.iloc[1:].quantile(q) for q in (.025, .975))
-        return pd.DataFrame({'difference': d.iloc[0], 'low': low, 'high': high, 'below 0': (d.iloc[1:] < 0).mean()})
+        sample, resampled = d.iloc[0], d.iloc[1:]
+        low, high = (resampled.quantile(q) for q in (.025, .975))
+        below = (resampled < 0).mean()
+        return pd.DataFrame({'difference': sample, 'low': low, 'high': high, 'below 0': below})
     table = pd.concat({k: columns(v) for k, v in values.items()}, axis=1)
     return table.sort_values((list(values)[-1], 'difference'))
 
@@ -101,10 +124,14 @@ def who_wins(
 ) -> str:                  # a sentence
     "Which baselines are beaten, which are ahead, and which are undecided."
     t = table[kind]
-    parts = [('beats', t.low > 0), ('is behind', t.high < 0), ('undecided against', (t.low <= 0) & (t.high >= 0))]
-    said = [f'{word} {n} of {len(t)}' + (': ' + ', '.join(f"{m} ({o.difference:+.1f} [{o.low:+.1f}, {o.high:+.1f}])" for m, o in t[mask].iterrows()) if n else '')
-            for word, mask in parts if (n := mask.sum()) or word == 'beats']
-    return f'{kind}: {ours} ' + '; '.join(said) + '.'
+    def said(word, rows):
+        named = [f'{m} ({o.difference:+.1f} [{o.low:+.1f}, {o.high:+.1f}])' for m, o in rows.iterrows()]
+        return f'{word} {len(rows)} of {len(t)}' + (': ' + ', '.join(named) if named else '')
+    beaten, ahead, undecided = t[t.low > 0], t[t.high < 0], t[(t.low <= 0) & (t.high >= 0)]
+    parts = [said('beats', beaten)]
+    if len(ahead): parts.append(said('is behind', ahead))
+    if len(undecided): parts.append(said('undecided against', undecided))
+    return f'{kind}: {ours} ' + '; '.join(parts) + '.'
 
 def fair_wins(
     table: pd.DataFrame,   # of `paired`, with kinds 'id' and 'far'
@@ -114,6 +141,10 @@ def fair_wins(
     even = table[table['id'].high >= 0]
     lost = [m for m in table.index if m not in even.index]
     won = even[even['far'].low > 0].index
-    return (f"At equal or better in-distribution value (interval of the difference not below 0), {ours} faces {len(even)} of {len(table)} baselines and beats {len(won)} of these on the far mean"
-            + (f", but not {', '.join(o for o in even.index if o not in won)}" if len(won) < len(even) else '') + '.'
-            + (f" Clearly better than {ours} in distribution: {', '.join(lost)}." if lost else f" No baseline is clearly better than {ours} in distribution."))
+    not_won = [m for m in even.index if m not in won]
+    text = ('At equal or better in-distribution value (interval of the difference not below 0), '
+            f'{ours} faces {len(even)} of {len(table)} baselines '
+            f'and beats {len(won)} of these on the far mean')
+    if not_won: text += f", but not {', '.join(not_won)}"
+    if lost: return f"{text}. Clearly better than {ours} in distribution: {', '.join(lost)}."
+    return f'{text}. No baseline is clearly better than {ours} in distribution.'
