@@ -187,11 +187,11 @@ def study_features(
     splits: Optional[list] = None,         # names; None: all with the suite's classes
     words: Optional[list] = None,          # vocabulary for names; None: the class names
     start: Optional[FeatureStudy] = None,  # of another run of the same pictures and model
-    alpha: Optional[float] = None,         # weight of the tuned model in an average with the frozen one; or None
+    alpha: Optional[float] = None,         # of the tuned model, averaged with the frozen one; None: as it is
     title: Optional[str] = None,           # None: the method
     progress: bool = True,                 # show bars
 ) -> FeatureStudy:
-    "A run's pictures by features. Raises ValueError for unknown splits, or a start of other pictures or model."
+    "A run's pictures by features. Raises ValueError for unknown splits, a start of other pictures or model."
     run = run if isinstance(run, Run) else load_run(run)
     c = run.config
     if start: _check_start(run, start)
