@@ -43,9 +43,9 @@ img {{max-width: 100%}}  h2 {{margin-top: 1.8em}}  .wide {{overflow-x: auto}}
 def _text(said): return f'<p>{html.escape(said)}</p>'
 def _wide(what): return f'<div class="wide">{what}</div>'  # HTML that may be wider than the window
 
-# %% ../nbs/10_report.ipynb #46d145f8
+# %% ../nbs/10_report.ipynb #e758d38b
 def _splits_shown(study: FeatureStudy, counts: pd.DataFrame) -> tuple:
-    "The split in distribution, or the first; the one where accuracy fell most, or None where there is no other."
+    "The split in distribution, or the first; and the one of the others where accuracy fell most, or None."
     kinds = {k: study.suite.splits[k].kind for k in study.before}
     near = next((k for k, kind in kinds.items() if kind == 'id'), next(iter(kinds)))
     others = [k for k in kinds if k != near]
@@ -58,10 +58,12 @@ def _what(study: FeatureStudy) -> list:
     method = f'Method {c.method}, lam {c.lam:g}, seed {c.seed}; model {c.model}, data {study.suite.name}'
     features = f'SAE with {sae.n} features, of which {sae.k} are on at a time'
     figure = plot_shift(study.run.results['before'], study.run.results['after'])
-    return [_text(f'{method}; {features}. Made by sae_ft.'), '<h2>Results</h2>', _wide(inline_figure(figure))]
+    return [_text(f'{method}; {features}. Made by sae_ft.'),
+            '<h2>Results</h2>', _wide(inline_figure(figure))]
 
 _COUNTED = (
-    'added, removed: features on at least twice, or half, as often, by half a per cent of the pictures or more. '
+    'added, removed: features on at least twice, or half, as often, '
+    'by half a per cent of the pictures or more. '
     'strengthened, weakened: with at least 5/4, or at most 4/5, of the strength '
     'in the pictures where they are on before and after; strength: of the median one. '
     'per picture: features switched on, or off, in a mean picture. '
@@ -113,7 +115,7 @@ def _again(r: Run) -> list:
     "The command that repeats the run."
     return ['<h2>To make it again</h2>', f'<pre>{html.escape(command_to_repeat(r))}</pre>']
 
-# %% ../nbs/10_report.ipynb #369c73d1
+# %% ../nbs/10_report.ipynb #042afaaf
 def write_report(
     run: Union[Run, str, FeatureStudy],  # a run, its folder, or what `study_features` made of it
     to: Optional[str] = None,            # file to write; None: report.html in the run's folder
