@@ -30,7 +30,7 @@ def reacts() -> bool:
 class Widget:
     """Controls above a page.
 
-    A kind sets `controls` (name -> ipywidget) and has `page`; where that raises ValueError, its sentence is shown.
+    A kind sets `controls` (name -> ipywidget) and has `page`; if it raises ValueError, its sentence is shown.
     One that uses `reset` has `first`, which sets the controls that depend on another."""
     held = False  # True while several controls are set at once
     def assemble(self, rows):
@@ -209,7 +209,7 @@ def trade_off(
             start = study_features(folder, start=start, alpha=alpha, progress=False)
             c = start.run.config
             rows.append(dict(method=c.method, lam=c.lam, seed=c.seed, alpha=alpha, **_mean_scores(start)))
-            folder = start.run.folder  # a Run keeps its weights, which the average changed: read them again
+            folder = start.run.folder  # a Run keeps its weights, now averaged: they are read again
     return pd.DataFrame(rows)
 
 def _mean_scores(study: FeatureStudy) -> pd.Series:  # kind of split -> mean, in %
