@@ -37,23 +37,29 @@ def activating(
     size: int = 48,     # pixels a side
 ) -> str:               # HTML
     "The pictures that activate a feature most, the activation below each."
-    images, found = Images(data, lambda im: im), strongest(s, feature, n)
-    got = [(images[r], v) for r, v in found]
-    return tiles([(thumb(im, size), f'{v:.2f}', classnames[y]) for (im, y), v in got], size) or '<i>never on</i>'
+    images = Images(data, lambda im: im)
+    pictures = []
+    for row, value in strongest(s, feature, n):
+        im, y = images[row]
+        pictures.append((thumb(im, size), f'{value:.2f}', classnames[y]))
+    return tiles(pictures, size) or '<i>never on</i>'
 
 # %% ../nbs/08_concepts.ipynb #22f96454
 def name_features(
     sae: SAE,
     text: torch.Tensor,  # (V, d) text embeddings, V at least 2
     words: list,         # V words
-) -> pd.DataFrame:       # a row a feature: name, confidence (cosine), second (the next word), margin (between their cosines)
+) -> pd.DataFrame:       # a row a feature: name, confidence (cosine), second (next word), margin (of cosines)
     "The word nearest to each decoder column, both centred. Raises ValueError for fewer than two words."
-    if len(words) < 2 or len(words) != len(text): raise ValueError(f'names are chosen among two words or more, each with an embedding: there are {len(words)} words and {len(text)} embeddings.')
+    if len(words) < 2 or len(words) != len(text):
+        raise ValueError('names are chosen among two words or more, each with an embedding: '
+                         f'there are {len(words)} words and {len(text)} embeddings.')
     D, T = sae.decoder.weight.detach().cpu().T, text.detach().cpu()
     sim = F.normalize(D - D.mean(0), dim=1) @ F.normalize(T - T.mean(0), dim=1).T  # (n, V)
-    value, i = sim.topk(2, dim=1)
-    word = lambda rank: [words[o] for o in i[:, rank].tolist()]
-    return pd.DataFrame(dict(name=word(0), confidence=value[:, 0], second=word(1), margin=value[:, 0] - value[:, 1])).rename_axis('feature')
+    value, nearest = sim.topk(2, dim=1)                                            # (n, 2) both
+    first, second = ([words[o] for o in column] for column in nearest.T.tolist())
+    table = dict(name=first, confidence=value[:, 0], second=second, margin=value[:, 0] - value[:, 1])
+    return pd.DataFrame(table).rename_axis('feature')
 
 # %% ../nbs/08_concepts.ipynb #37094dc5
 def caption_words(
@@ -78,7 +84,8 @@ def called(
     captions: list = (),      # N captions, or none
 ) -> torch.Tensor:            # (N, V) of 0 and 1
     "By which words of the vocabulary each picture is called."
-    place, out = {w: i for i, w in enumerate(words)}, torch.zeros(len(labels), len(words))
+    place = {w: i for i, w in enumerate(words)}
+    out = torch.zeros(len(labels), len(words))
     for row, (y, caption) in enumerate(zip(labels, captions or ['']*len(labels))):
         for w in {classnames[int(y)], *caption_words(caption)}:
             if w in place: out[row, place[w]] = 1
@@ -91,8 +98,8 @@ def top_words(
 ) -> torch.Tensor:         # (n, V) shares; nan where fewer pictures switch a feature on
     "Of the pictures that activate a feature most, the share that is called by each word."
     if len(s) < top: return torch.full((s.shape[1], names.shape[1]), torch.nan)
-    value, rows = s.topk(top, dim=0)  # (top, n)
-    share = sum(names[o] for o in rows)/top
+    value, rows = s.topk(top, dim=0)       # (top, n) both
+    share = sum(names[o] for o in rows)/top  # (n, V)
     share[value[-1] <= 0] = torch.nan
     return share
 
@@ -102,14 +109,18 @@ def agreement(
     share: torch.Tensor,   # (n, V) of `top_words`
     draws: int = 100,      # of random names
     seed: int = 0,         # of the draws
-) -> pd.DataFrame:         # a row for each quarter by confidence and one for all: features, agreement, random, ceiling
+) -> pd.DataFrame:         # a row a quarter by confidence, and one for all: features, agreement, random, ceiling
     "How often names agree with pictures."
     place = {w: i for i, w in enumerate(words)}
     alive = np.where(~share[:, 0].isnan())[0]
     t, share = table.iloc[alive], share[alive].numpy()
-    word, rng = np.array([place[o] for o in t.name], dtype=int), np.random.default_rng(seed)
-    each = np.arange(len(alive))
-    t = t.assign(agreement=share[each, word], random=np.mean([share[each, rng.permutation(word)] for _ in range(draws)], axis=0), ceiling=share.max(1, initial=0))
-    quarter = pd.cut(t.confidence.rank(pct=True), [0, .25, .5, .75, 1], labels=['least confident quarter', 'second', 'third', 'most confident quarter'])
-    rows = [*t.groupby(quarter, observed=True), ('all', t)]
-    return pd.DataFrame([dict(names=k, features=len(o), **o[['agreement', 'random', 'ceiling']].mean()) for k, o in rows]).set_index('names')
+    each, word = np.arange(len(alive)), np.array([place[o] for o in t.name], dtype=int)
+    rng = np.random.default_rng(seed)
+    dealt = [share[each, rng.permutation(word)] for _ in range(draws)]
+    t = t.assign(agreement=share[each, word], random=np.mean(dealt, axis=0), ceiling=share.max(1, initial=0))
+    quarters = ['least confident quarter', 'second', 'third', 'most confident quarter']
+    quarter = pd.cut(t.confidence.rank(pct=True), [0, .25, .5, .75, 1], labels=quarters)
+    rows = []
+    for name, group in [*t.groupby(quarter, observed=True), ('all', t)]:
+        rows.append(dict(names=name, features=len(group), **group[['agreement', 'random', 'ceiling']].mean()))
+    return pd.DataFrame(rows).set_index('names')
