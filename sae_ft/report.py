@@ -14,8 +14,9 @@ import pandas as pd
 
 from .evaluation import plot_shift
 from .evidence import blame, flipped_answers, show_answers
-from .features import (RANKINGS, FeatureStudy, agreement_of, compare, gallery, missing, plot_changes,
-                             plot_strengths, ranked, study_features)
+from .features import (RANKINGS, FeatureStudy, agreement_of, compare, gallery, missing, ranked,
+                             study_features)
+from .features_figures import plot_changes, plot_strengths
 from .plumbing.files import write_whole
 from .plumbing.style import inline_figure
 from .runs import Run, command_to_repeat

@@ -204,12 +204,11 @@ def trade_off(
 
     Columns: method, lam, seed, alpha, and the mean of each kind of split ('id', 'near', 'far'), in %."""
     rows, start = [], None
-    for folder in runs:
+    for o in runs:
         for alpha in alphas:
-            start = study_features(folder, start=start, alpha=alpha, progress=False)
+            start = study_features(o, start=start, alpha=alpha, progress=False)
             c = start.run.config
             rows.append(dict(method=c.method, lam=c.lam, seed=c.seed, alpha=alpha, **_mean_scores(start)))
-            folder = start.run.folder  # a Run keeps its weights, now averaged: they are read again
     return pd.DataFrame(rows)
 
 def _mean_scores(study: FeatureStudy) -> pd.Series:  # kind of split -> mean, in %

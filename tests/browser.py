@@ -49,8 +49,9 @@ def lab(folder: Path, **env):
     for path, setting in SETTINGS.items():
         (place := home/'lab'/'@jupyterlab'/path).parent.mkdir(parents=True)
         place.write_text(json.dumps(setting))
-    places = dict(JUPYTERLAB_SETTINGS_DIR='lab', JUPYTERLAB_WORKSPACES_DIR='workspaces', JUPYTER_CONFIG_DIR='config',
-                  JUPYTER_RUNTIME_DIR='runtime', IPYTHONDIR='ipython')
+    places = dict(
+        JUPYTERLAB_SETTINGS_DIR='lab', JUPYTERLAB_WORKSPACES_DIR='workspaces',
+        JUPYTER_CONFIG_DIR='config', JUPYTER_RUNTIME_DIR='runtime', IPYTHONDIR='ipython')
     own = dict(PYTHONPATH=str(ROOT), HF_HUB_OFFLINE='1', OMP_NUM_THREADS='1', IN_TEST='1')
     env = {**os.environ, **own, **{k: str(home/v) for k, v in places.items()}, **env}
     for o in ('JPY_SESSION_NAME', 'MPLBACKEND'): env.pop(o, None)
@@ -59,7 +60,8 @@ def lab(folder: Path, **env):
                f'--ServerApp.root_dir={folder}']
     home.mkdir(exist_ok=True)
     with open(home/'log', 'w') as log:
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        streams = dict(stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, env=env, start_new_session=True, **streams)
     address = f'http://127.0.0.1:{port}'
     try:
         for _ in range(240):
