@@ -38,15 +38,18 @@ class Widget:
         self.out = w.HTML()
         rows = [w.HBox(o, layout=w.Layout(flex_flow='row wrap')) for o in rows]
         self.box = w.VBox([*rows, self.out])
+        # observers are called in the order in which they came: those of a kind before the page is made
         for o in self.controls.values(): o.observe(self.refresh, 'value')
         self.refresh()
 
     def safe(self):
+        "The page, or the sentence that says why there is none."
         try: page = self.page()
         except ValueError as e: page = f'<p>{html.escape(str(e))}</p>'
         return f'<div style="line-height:1.4">{page}</div>'   # an ipywidget's lines are 28 pixels high
 
     def refresh(self, change=None):
+        "Make the page again."
         if not self.held: self.out.value = self.safe()
 
     def reset(self, change=None):
