@@ -10,9 +10,13 @@ import html
 from pathlib import Path
 from typing import Optional, Union
 
+import pandas as pd
+
 from .evaluation import plot_shift
 from .evidence import blame, flipped_answers, show_answers
-from .features import RANKINGS, FeatureStudy, agreement_of, compare, gallery, missing, plot_changes, plot_strengths, ranked, study_features
+from .features import (RANKINGS, FeatureStudy, agreement_of, compare, gallery, missing, ranked,
+                             study_features)
+from .features_figures import plot_changes, plot_strengths
 from .plumbing.files import write_whole
 from .plumbing.style import inline_figure
 from .runs import Run, command_to_repeat
@@ -20,12 +24,16 @@ from .runs import Run, command_to_repeat
 # %% ../nbs/10_report.ipynb #f6845500
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" \
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-body {{font: 15px/1.45 system-ui, sans-serif; max-width: 1060px; margin: 2em auto; padding: 0 1em; color: #111; background: #fff}}
-table {{border-collapse: collapse; margin: .6em 0}}  th, td {{padding: 2px 8px; text-align: right}}  th {{font-weight: 600}}
-tbody tr {{border-top: 1px solid #ddd}}  pre {{background: #f4f4f4; padding: .7em; white-space: pre-wrap; overflow-wrap: anywhere}}
+body {{font: 15px/1.45 system-ui, sans-serif; max-width: 1060px; margin: 2em auto; padding: 0 1em; \
+color: #111; background: #fff}}
+table {{border-collapse: collapse; margin: .6em 0}}  \
+th, td {{padding: 2px 8px; text-align: right}}  th {{font-weight: 600}}
+tbody tr {{border-top: 1px solid #ddd}}  \
+pre {{background: #f4f4f4; padding: .7em; white-space: pre-wrap; overflow-wrap: anywhere}}
 img {{max-width: 100%}}  h2 {{margin-top: 1.8em}}  .wide {{overflow-x: auto}}
 </style></head><body>
 <h1>{title}</h1>
@@ -33,34 +41,99 @@ img {{max-width: 100%}}  h2 {{margin-top: 1.8em}}  .wide {{overflow-x: auto}}
 </body></html>
 """
 
-def write_report(
-    run: Union[Run, str, FeatureStudy],    # a run, its folder, or what `see` made of it
-    to: Optional[str] = None,      # file to write; None: report.html in the run's folder
-    progress: bool = True,         # show bars
-) -> Path:                         # the file
-    "Write one self-contained HTML page about what a run did to the features. Raises as `see`."
-    seen = run if isinstance(run, FeatureStudy) else study_features(run, progress=progress)
-    r, text, wide = seen.run, lambda o: f'<p>{html.escape(o)}</p>', lambda o: f'<div class="wide">{o}</div>'
-    kinds = {k: seen.suite.splits[k].kind for k in seen.before}
-    table = compare([seen]).set_index('split').drop(columns='method')
-    near = next((k for k, v in kinds.items() if v == 'id'), next(iter(kinds)))
+def _text(said): return f'<p>{html.escape(said)}</p>'
+def _wide(what): return f'<div class="wide">{what}</div>'  # HTML that may be wider than the window
+
+# %% ../nbs/10_report.ipynb #e758d38b
+def _splits_shown(study: FeatureStudy, counts: pd.DataFrame) -> tuple:
+    "The split in distribution, or the first; and the one of the others where accuracy fell most, or None."
+    kinds = {k: study.suite.splits[k].kind for k in study.before}
+    near = next((k for k, kind in kinds.items() if kind == 'id'), next(iter(kinds)))
     others = [k for k in kinds if k != near]
-    far = min(others, key=lambda k: table.accuracy[k] - table.accuracy_before[k]) if others else None
+    gained = counts.accuracy - counts.accuracy_before
+    return near, min(others, key=lambda k: gained[k]) if others else None
+
+def _what(study: FeatureStudy) -> list:
+    "The run in a sentence, and its results."
+    c, sae = study.run.config, study.sae
+    method = f'Method {c.method}, lam {c.lam:g}, seed {c.seed}; model {c.model}, data {study.suite.name}'
+    features = f'SAE with {sae.n} features, of which {sae.k} are on at a time'
+    figure = plot_shift(study.run.results['before'], study.run.results['after'])
+    return [_text(f'{method}; {features}. Made by sae_ft.'),
+            '<h2>Results</h2>', _wide(inline_figure(figure))]
+
+_COUNTED = (
+    'added, removed: features on at least twice, or half, as often, '
+    'by half a per cent of the pictures or more. '
+    'strengthened, weakened: with at least 5/4, or at most 4/5, of the strength '
+    'in the pictures where they are on before and after; strength: of the median one. '
+    'per picture: features switched on, or off, in a mean picture. '
+    'fvu: the share of variance that the SAE does not express.')
+
+def _counts(study: FeatureStudy, counts: pd.DataFrame, splits: list) -> list:
+    "How many features changed on every split, and two figures about the splits shown."
+    table = counts.rename(columns=lambda o: o.replace('_', ' ')).round(3).astype(object).T
+    figures = [plot([study], splits) for plot in (plot_changes, plot_strengths)]
+    return ['<h2>How many features changed</h2>', _text(_COUNTED), _wide(table.to_html()),
+            *(_wide(inline_figure(o)) for o in figures)]
+
+def _features(study: FeatureStudy, split: str) -> list:
+    "The features that changed most on a split, in pictures."
+    said = 'the pictures that activate a feature most, before (left) and after (right)'
+    parts = [f'<h2>{html.escape(split)}: {said}</h2>']
+    for how in RANKINGS:
+        score = ranked(study.table(split), how, 6).score
+        changed = score.index[score > 0].tolist()
+        parts += [f'<h3>Most {how}</h3>', _wide(gallery(study, changed, split, 6).data)]
+    return parts
+
+def _answers(study: FeatureStudy, split: str, which: str, verb: str) -> list:
+    "The answers that fine-tuning broke or mended on a split, and the features behind them."
+    rows = flipped_answers(study, split, which)
+    if not rows: return []
+    said = ('Mean evidence for the true class against the wrong answer, in logits; '
+            'the features whose evidence changed most, and the rest that no feature expresses:')
+    return [f'<h3>Answers that fine-tuning {verb}: {len(rows)} of {len(study.labels[split])}</h3>',
+            _wide(show_answers(study, split, rows[:12]).data), _text(said),
+            _wide(blame(study, split, which).round(2).to_html())]
+
+def _missing(study: FeatureStudy, near: str, far: Optional[str]) -> list:
+    "The features that are lost on the far split more than on the near one."
+    lost = missing(study, far, near) if far else ()
+    if not len(lost): return []
+    heading = f'<h2>Missing on {html.escape(far)}, not on {html.escape(near)}</h2>'
+    return [heading, _wide(lost.round(2).to_html())]
+
+def _trust(study: FeatureStudy, near: str) -> list:
+    "How often the names of features are right."
+    score = agreement_of(study, near)
+    if not score.features.max() > 0: return []
+    said = (f'Share of the ten pictures of {near} that activate a feature most whose class is its name; '
+            'the same for random names; and for the best single name.')
+    return ['<h2>How far to trust the names</h2>', _text(said), _wide(score.round(3).to_html())]
+
+def _again(r: Run) -> list:
+    "The command that repeats the run."
+    return ['<h2>To make it again</h2>', f'<pre>{html.escape(command_to_repeat(r))}</pre>']
+
+# %% ../nbs/10_report.ipynb #042afaaf
+def write_report(
+    run: Union[Run, str, FeatureStudy],  # a run, its folder, or what `study_features` made of it
+    to: Optional[str] = None,            # file to write; None: report.html in the run's folder
+    progress: bool = True,               # show bars
+) -> Path:                               # the file
+    "Write one self-contained HTML page about what a run did to the features. Raises as `study_features`."
+    study = run if isinstance(run, FeatureStudy) else study_features(run, progress=progress)
+    counts = compare([study]).set_index('split').drop(columns='method')  # a row a split
+    near, far = _splits_shown(study, counts)
     shown = (near, far) if far else (near,)
-    parts = [text(f"Method {r.config.method}, lam {r.config.lam:g}, seed {r.config.seed}; model {r.config.model}, data {seen.suite.name}; SAE with {seen.sae.n} features, of which {seen.sae.k} are on at a time. Made by sae_ft."),
-             '<h2>Results</h2>', wide(inline_figure(plot_shift(r.results['before'], r.results['after']))),
-             '<h2>How many features changed</h2>', text('added, removed: features on at least twice, or half, as often, by half a per cent of the pictures or more. strengthened, weakened: with at least 5/4, or at most 4/5, of the strength in the pictures where they are on before and after; strength: of the median one. per picture: features switched on, or off, in a mean picture. fvu: the share of variance that the SAE does not express.'),
-             wide(table.rename(columns=lambda o: o.replace('_', ' ')).round(3).astype(object).T.to_html()), *(wide(inline_figure(f([seen], shown))) for f in (plot_changes, plot_strengths))]
+    parts = _what(study) + _counts(study, counts, shown)
     for split in shown:
-        t = seen.table(split)
-        parts += [f'<h2>{html.escape(split)}: the pictures that activate a feature most, before (left) and after (right)</h2>']
-        for how in RANKINGS: parts += [f'<h3>Most {how}</h3>', wide(gallery(seen, [i for i, s in ranked(t, how, 6).score.items() if s > 0], split, 6).data)]
-        for which in ('broken', 'mended'):
-            if rows := flipped_answers(seen, split, which):
-                parts += [f'<h3>Answers that fine-tuning {dict(broken="broke").get(which, which)}: {len(rows)} of {len(seen.labels[split])}</h3>', wide(show_answers(seen, split, rows[:12]).data), text('Mean evidence for the true class against the wrong answer, in logits; the features whose evidence changed most, and the rest that no feature expresses:'), wide(blame(seen, split, which).round(2).to_html())]
-    if far and len(lost := missing(seen, far, near)): parts += [f'<h2>Missing on {html.escape(far)}, not on {html.escape(near)}</h2>', wide(lost.round(2).to_html())]
-    if (score := agreement_of(seen, near)).features.max() > 0: parts += ['<h2>How far to trust the names</h2>', text(f'Share of the ten pictures of {near} that activate a feature most whose class is its name; the same for random names; and for the best single name.'), wide(score.round(3).to_html())]
-    parts += ['<h2>To make it again</h2>', f'<pre>{html.escape(command_to_repeat(r))}</pre>']
-    path = Path(to or r.folder/'report.html')
-    write_whole(path, lambda p: p.write_text(PAGE.format(title=html.escape(f'{r.config.method}: which concepts changed'), body='\n'.join(parts)), encoding='utf-8'))
+        parts += _features(study, split)
+        parts += _answers(study, split, 'broken', 'broke') + _answers(study, split, 'mended', 'mended')
+    parts += _missing(study, near, far) + _trust(study, near) + _again(study.run)
+    title = html.escape(f'{study.run.config.method}: which concepts changed')
+    page = PAGE.format(title=title, body='\n'.join(parts))
+    path = Path(to or study.run.folder/'report.html')
+    write_whole(path, lambda p: p.write_text(page, encoding='utf-8'))
     return path

@@ -1,7 +1,8 @@
-"""All notebooks as pages: `docs.py [folder]` renders what is committed, without running anything, into _docs/ or the folder.
+"""All notebooks as pages: `docs.py [folder]` writes what is committed to _docs/ or the folder; none is run.
 
-Pages need no network and no script: formulas become MathML, pictures lie inside, links between notebooks lead from page to page."""
-import html, re, shutil, sys
+Pages need no network and no script: formulas become MathML, pictures lie inside, links between notebooks lead
+from page to page. A notebook in a folder of nbs/ becomes a page in a folder of that name."""
+import html, os, re, shutil, sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -11,58 +12,108 @@ from nbconvert import HTMLExporter
 
 from current import DIRECTIVE, ROOT
 
-NOTEBOOK = re.compile(r'(?:nbs/)?([\w-]+)\.ipynb')
-MATH = re.compile(r'```.*?```|`[^`\n]*`|\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])', re.DOTALL)  # code is left alone
+NBS = ROOT/'nbs'
+PARTS = {'': 'The method', 'plumbing': 'Plumbing'}  # folder of nbs/ -> heading of its pages, in reading order
+MAP = re.compile(r'^\| \[[^\]]*\]\(([\w/-]+)\.ipynb\)', re.MULTILINE)
+CODE = r'```.*?```|`[^`\n]*`'  # is left alone
+MATH = re.compile(CODE + r'|\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])', re.DOTALL)
 NEEDLESS = re.compile(r'<script\b.*?</script>|<link\b[^>]*>', re.DOTALL | re.IGNORECASE)
-BAR = '<nav style="font: 14px system-ui, sans-serif; padding: .6em 1em; border-bottom: 1px solid #ccc; display: flex; gap: 2em">{}</nav>'
+BAR = ('font: 14px system-ui, sans-serif; padding: .6em 1em; '
+       'border-bottom: 1px solid #ccc; display: flex; gap: 2em')
+LISTS = 'font: 14px/1.6 system-ui, sans-serif; padding: 1em; border-top: 1px solid #ccc; margin-top: 2em'
 
 def formulas(text: str, made: list) -> str:
-    "Markdown with a word in place of each formula; its MathML is added to `made`. (Markdown's own parser takes inline HTML apart.)"
+    """Markdown with a word in place of each formula; its MathML is added to `made`.
+
+    (Markdown's own parser takes inline HTML apart.)"""
     def one(m):
         if (latex := m[1] or m[2]) is None: return m[0]
         made.append(convert(latex.strip(), display='block' if m[1] else 'inline'))
         return f'formula{len(made) - 1}here'
     return MATH.sub(one, text)
 
-def order(notebooks) -> list[str]:
-    "Names of notebooks as the map in index.ipynb has them, then the others."
-    source = '\n'.join(c.source for c in nbformat.read(ROOT/'nbs'/'index.ipynb', 4).cells)
-    listed = [m for m in dict.fromkeys(re.findall(r'^\| \[([\w-]+)\]', source, re.MULTILINE)) if m in notebooks]
-    return ['index', *listed, *sorted(notebooks - {'index', *listed})]
+# --- notebooks and their order; a notebook's name is its path in nbs/, without its ending
 
-def links(page: str, to: Path) -> str:
-    "Point links at pages, or at copies of the files that are linked to."
+def read(folder: Path) -> dict:
+    "Name -> notebook."
+    paths = [p for part in PARTS for p in sorted((folder/part).glob('*.ipynb'))]
+    return {p.relative_to(folder).with_suffix('').as_posix(): nbformat.read(p, 4) for p in paths}
+
+def part_of(name: str) -> str: return name.rpartition('/')[0]
+
+def order(notebooks: dict) -> list[str]:
+    "Names in reading order: index, then each part as the map in the index has it, then the part's others."
+    source = '\n'.join(c.source for c in notebooks['index'].cells)
+    listed = [m for m in dict.fromkeys(MAP.findall(source)) if m in notebooks]
+    names = dict.fromkeys(['index', *listed, *sorted(notebooks)])
+    return sorted(names, key=lambda o: list(PARTS).index(part_of(o)))  # the order within a part stays
+
+def title(nb) -> str:
+    found = re.match(r'#\s+(.+)', nb.cells[0].source) if nb.cells else None
+    return found[1] if found else 'untitled'
+
+# --- links
+
+def page_link(to: str, name: str) -> str:
+    "Address of the page `to` on the page `name`."
+    return os.path.relpath(f'{to}.html', part_of(name) or '.').replace(os.sep, '/')
+
+def copied(source: Path, to: Path) -> Path:
+    "A copy of a file of the project below `to`; of a folder, a page with the names of its files."
+    copy = to/'files'/source.relative_to(ROOT)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_file():
+        shutil.copyfile(source, copy)
+        return copy
+    copy.mkdir(exist_ok=True)
+    files = [o.relative_to(source) for o in sorted(source.rglob('*')) if o.is_file()]
+    names = ''.join(f'<li>{html.escape(str(o))}</li>' for o in files)
+    heading = html.escape(source.name)
+    page = f'<!doctype html><meta charset="utf-8"><title>{heading}</title><h1>{heading}</h1><ul>{names}</ul>'
+    (copy/'index.html').write_text(page, encoding='utf-8')
+    return copy/'index.html'
+
+def links(page: str, to: Path, name: str = 'index') -> str:
+    "Point the links of the page `name` at pages, or at copies of the files that are linked to."
+    here = to/part_of(name)
     def point(m):
         target, _, anchor = html.unescape(m[2]).partition('#')
         if re.match(r'\w+:|//', target) or not target: return m[0]
-        if n := NOTEBOOK.fullmatch(target): target = f'{n[1]}.html'
-        elif not (source := (ROOT/'nbs'/unquote(target)).resolve()).is_relative_to(ROOT) or not source.exists(): return m[0]
-        else:
-            copy = to/'files'/source.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_file(): shutil.copyfile(source, copy)
-            else:
-                copy.mkdir(exist_ok=True)
-                names = ''.join(f'<li>{html.escape(str(o.relative_to(source)))}</li>' for o in sorted(source.rglob('*')) if o.is_file())
-                copy = copy/'index.html'
-                copy.write_text(f'<!doctype html><meta charset="utf-8"><title>{html.escape(source.name)}</title><h1>{html.escape(source.name)}</h1><ul>{names}</ul>', encoding='utf-8')
-            target = copy.relative_to(to).as_posix()
+        source = (NBS/part_of(name)/unquote(target)).resolve()
+        if source.suffix == '.ipynb' and source.is_relative_to(NBS):
+            target = page_link(source.relative_to(NBS).with_suffix('').as_posix(), name)
+        elif source.is_relative_to(ROOT) and source.exists():
+            target = os.path.relpath(copied(source, to), here).replace(os.sep, '/')
+        else: return m[0]
         return f'{m[1]}"{html.escape(target + (f"#{anchor}" if anchor else ""), quote=True)}"'
     return re.sub(r'(<a\b[^>]*?\bhref=)"([^"]*)"', point, page)
 
 def navigation(name: str, names: list[str], titles: dict[str, str]) -> str:
     "Links to the page before, the index and the page after."
     i = names.index(name)
-    near = [(f'← {titles[o]}', o) for o in names[max(i - 1, 0):i]] + [('all pages', 'index')] + [(f'{titles[o]} →', o) for o in names[i + 1:i + 2]]
-    return BAR.format(''.join(f'<a href="{o}.html">{html.escape(t)}</a>' for t, o in near))
+    near = [(f'← {titles[o]}', o) for o in names[max(i - 1, 0):i]]
+    near += [('all pages', 'index')]
+    near += [(f'{titles[o]} →', o) for o in names[i + 1:i + 2]]
+    found = ''.join(f'<a href="{page_link(o, name)}">{html.escape(t)}</a>' for t, o in near)
+    return f'<nav style="{BAR}">{found}</nav>'
 
-def title(nb) -> str:
-    found = re.match(r'#\s+(.+)', nb.cells[0].source) if nb.cells else None
-    return found[1] if found else 'untitled'
+def contents(names: list[str], titles: dict[str, str]) -> str:
+    "All pages in reading order, a list a part; for the index."
+    lists = []
+    for part, heading in PARTS.items():
+        items = [f'<li><a href="{o}.html">{html.escape(titles[o])}</a></li>'
+                 for o in names if part_of(o) == part and o != 'index']
+        if items: lists.append(f'<h2>{heading}</h2><ol>{"".join(items)}</ol>')
+    return f'<nav style="{LISTS}">{"".join(lists)}</nav>'
+
+# --- pages
 
 def prepare(nb, made: list):
     "Without directives, hidden and empty cells and what was written to stderr; see `formulas`."
-    nb.cells = [c for c in nb.cells if c.cell_type != 'raw' and 'hide' not in DIRECTIVE.findall(c.source) and DIRECTIVE.sub('', c.source).strip()]
+    def shown(c):
+        if c.cell_type == 'raw' or 'hide' in DIRECTIVE.findall(c.source): return False
+        return bool(DIRECTIVE.sub('', c.source).strip())
+    nb.cells = [c for c in nb.cells if shown(c)]
     for c in nb.cells:
         if c.cell_type == 'markdown': c.source = formulas(c.source, made)
         else:
@@ -71,19 +122,26 @@ def prepare(nb, made: list):
     nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')
     return nb
 
-def build(to: Path = ROOT/'_docs', folder: Path = ROOT/'nbs') -> list[Path]:
+def build(to: Path = ROOT/'_docs', folder: Path = NBS) -> list[Path]:
     "Write a page for every notebook; returns them."
-    to = Path(to)
+    to, folder = Path(to), Path(folder)
     shutil.rmtree(to, ignore_errors=True)
-    to.mkdir(parents=True)
-    notebooks = {p.stem: nbformat.read(p, 4) for p in sorted(Path(folder).glob('*.ipynb'))}
-    titles, names = {k: title(nb) for k, nb in notebooks.items()}, order(set(notebooks))
-    exporter = HTMLExporter(embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True, mathjax_url='', require_js_url='', mermaid_js_url='', jquery_url='')
+    notebooks = read(folder)
+    titles, names = {k: title(nb) for k, nb in notebooks.items()}, order(notebooks)
+    exporter = HTMLExporter(embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True,
+                            mathjax_url='', require_js_url='', mermaid_js_url='', jquery_url='')
     for name in names:
         made = []
-        page, _ = exporter.from_notebook_node(prepare(notebooks[name], made), resources=dict(metadata=dict(name=html.escape(titles[name]), path=str(folder))))
-        page = re.sub(r'formula(\d+)here', lambda m: made[int(m[1])], links(NEEDLESS.sub('', page), to))
-        (to/f'{name}.html').write_text(re.sub(r'(<body\b[^>]*>)', lambda m: m[1] + navigation(name, names, titles), page, count=1), encoding='utf-8')
+        about = dict(name=html.escape(titles[name]), path=str(folder/part_of(name)))
+        page, _ = exporter.from_notebook_node(prepare(notebooks[name], made), resources=dict(metadata=about))
+        page = links(NEEDLESS.sub('', page), to, name)
+        page = re.sub(r'formula(\d+)here', lambda m: made[int(m[1])], page)
+        bar = navigation(name, names, titles)
+        page = re.sub(r'(<body\b[^>]*>)', lambda m: m[1] + bar, page, count=1)
+        if name == 'index': page = page.replace('</body>', contents(names, titles) + '</body>')
+        path = to/f'{name}.html'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding='utf-8')
     return [to/f'{o}.html' for o in names]
 
 if __name__ == '__main__':

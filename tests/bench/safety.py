@@ -1,16 +1,20 @@
-"""What it costs never to lose a run, as shares of the time of a default run: `python tests/bench/safety.py [settings]`.
+"""What it costs never to lose a run, as shares of the time of a default run.
 
-Settings are those of a run, e.g. `save_every=0 epochs=1`. Prints the share of the run that was spent on writing files
-(states, embeddings, settings, record, results), and the share of the check of the pictures that their checksums take."""
+    python tests/bench/safety.py [settings]
+
+Settings are those of a run, e.g. `save_every=0 epochs=1`. Prints the share of the run that was spent on
+writing files (states, embeddings, settings, record, results), and the share of the check of the pictures
+that their checksums take."""
 import ast, functools, hashlib, sys, tempfile, time
 
-from sae_ft import experiment, files, store
+from sae_ft import experiment
 from sae_ft.data import undecoded
-from sae_ft.suites import load_suite
+from sae_ft.plumbing import files, resume, store
 from sae_ft.plumbing.pictures import decode
 from sae_ft.settings import Config
+from sae_ft.suites import load_suite
 
-spent = {}
+spent = {}  # label -> calls, seconds
 
 def timed(owner, name, label):
     "Sum up the time in a function; time in one that another timed one called counts once."
@@ -29,8 +33,11 @@ timed.inside = False
 
 def run(settings):
     "A run, and what saving took of it."
-    timed(files.Checkpoint, 'save', 'states'), timed(store.Store, 'write', 'embeddings'), timed(files.Journal, 'add', 'record')
-    timed(experiment, 'write_json', 'settings'), timed(experiment.Experiment, 'save', 'results')
+    timed(resume.Checkpoint, 'save', 'states')
+    timed(store.Store, 'write', 'embeddings')
+    timed(files.Journal, 'add', 'record')
+    timed(experiment, 'write_json', 'settings')
+    timed(experiment.Experiment, 'save', 'results')
     with tempfile.TemporaryDirectory() as tmp:
         t = time.perf_counter()
         experiment.run(Config(**settings, out_dir=f'{tmp}/run'), progress=False)
@@ -38,18 +45,24 @@ def run(settings):
 
 def checksums():
     "Seconds to read and decode all pictures of the default, and to take their checksums."
-    rows = [o['image']['bytes'] for s in load_suite(progress=False).splits.values() for o in undecoded(s.data)]
+    splits = load_suite(progress=False).splits.values()
+    pictures = [o['image']['bytes'] for s in splits for o in undecoded(s.data)]
     took = []
     for f in (decode, lambda raw: hashlib.sha256(raw).digest()):
         t = time.perf_counter()
-        for raw in rows: f(raw)
+        for raw in pictures: f(raw)
         took.append(time.perf_counter() - t)
     return took
 
-if __name__ == '__main__':
-    settings = {k: ast.literal_eval(v) if v[:1].isdigit() else v for k, v in (o.split('=', 1) for o in sys.argv[1:])}
+def main(*arguments):
+    settings = {}
+    for key, value in (o.split('=', 1) for o in arguments):
+        settings[key] = ast.literal_eval(value) if value[:1].isdigit() else value
     whole = run(settings)
     for label, (n, s) in spent.items(): print(f'{label:10} {n:5} times {s:7.2f} s {s/whole:8.2%} of the run')
-    print(f'saving     {sum(s for _, s in spent.values()):18.2f} s {sum(s for _, s in spent.values())/whole:8.2%} of {whole:.0f} s')
+    saving = sum(s for _, s in spent.values())
+    print(f'saving     {saving:18.2f} s {saving/whole:8.2%} of {whole:.0f} s')
     decoding, sums = checksums()
     print(f'checksums of pictures take {sums/(decoding + sums):.2%} of the time to check them')
+
+if __name__ == '__main__': main(*sys.argv[1:])

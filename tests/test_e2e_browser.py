@@ -1,4 +1,6 @@
-"Notebooks and widgets in JupyterLab, driven by chromium, as a user does it. Pictures of what was seen are kept in .artefacts/, or where SAE_FT_ARTEFACTS says."
+"""End to end: notebooks and widgets in JupyterLab, driven by chromium, as a user does it.
+
+Pictures of what was seen are kept in .artefacts/, or where SAE_FT_ARTEFACTS says."""
 import shutil, time
 
 import pytest
@@ -6,9 +8,9 @@ from PIL import Image
 
 from browser import ARTEFACTS, Notebook, browser, lab
 from current import ROOT
-from test_features import page as report_page, seen, tiny  # fixtures
+from studies import report_page, study, tiny_run  # fixtures
 
-NOTEBOOKS = sorted(p.stem for p in (ROOT/'nbs').glob('*.ipynb'))
+NBS = ROOT/'nbs'
 
 @pytest.fixture(scope='module')
 def chromium():
@@ -18,10 +20,10 @@ def chromium():
 def open_notebook(tmp_path_factory, chromium):
     "Open a notebook of a copy of nbs/."
     folder = tmp_path_factory.mktemp('lab')/'nbs'
-    shutil.copytree(ROOT/'nbs', folder, ignore=shutil.ignore_patterns('runs', '.ipynb_checkpoints'))
+    shutil.copytree(NBS, folder, ignore=shutil.ignore_patterns('runs', '.ipynb_checkpoints'))
     with lab(folder) as address:
         page = chromium.new_page(viewport=dict(width=1300, height=1000))
-        yield lambda name: Notebook(page, address, folder, name)
+        yield lambda name, **kwargs: Notebook(page, address, folder, name, **kwargs)
 
 def until(check, seconds=20):
     "Wait until `check` gives something true; returns it, or the last thing it gave."
@@ -29,10 +31,19 @@ def until(check, seconds=20):
     while not (found := check()) and time.time() < end: time.sleep(.1)
     return found
 
-@pytest.mark.parametrize('name', NOTEBOOKS)
-def test_notebook_opens(open_notebook, name):
-    nb = open_notebook(name)
-    assert nb.dialogs() == 0 and nb.page.locator('.jp-Notebook .jp-Cell').count() == nb.cells > 3
+@pytest.mark.parametrize('part', ['.', 'plumbing'])
+def test_every_notebook_opens(open_notebook, part):
+    "One after the other in one JupyterLab; each with all its cells, a kernel of its own and no dialog."
+    names = [p.relative_to(NBS).with_suffix('').as_posix() for p in sorted((NBS/part).glob('*.ipynb'))]
+    failed = {}
+    for i, name in enumerate(names):
+        try: nb = open_notebook(name, reload=i == 0)
+        except Exception as e: failed[name] = f'{type(e).__name__}: {e}'  # the others are still opened
+        else:
+            cells = nb.page.locator('.jp-Notebook .jp-Cell').count()
+            opened = nb.dialogs() == 0 and cells == nb.cells > 3
+            if not opened: failed[name] = f'{nb.dialogs()} dialogs, {cells} of {nb.cells} cells'
+    assert not failed and len(names) > 5
 
 def test_a_notebook_runs_to_its_end(open_notebook):
     nb = open_notebook('03_methods')
@@ -49,23 +60,35 @@ def widgets(open_notebook):
     assert errors == []
     return nb
 
+DRAWN = 'i.complete && i.naturalWidth > 0'
+
 class Box:
     "One widget of the notebook, by the label of its first control."
     def __init__(self, nb, label):
         self.nb, self.page = nb, nb.page
-        self.box = nb.page.locator('.jp-OutputArea-output .widget-vbox, .jp-OutputArea-output .jupyter-widget-vbox').filter(has=nb.page.locator('.widget-label', has_text=label)).first
+        kinds = [f'.jp-OutputArea-output .{o}' for o in ('widget-vbox', 'jupyter-widget-vbox')]
+        boxes = nb.page.locator(', '.join(kinds))
+        self.box = boxes.filter(has=nb.page.locator('.widget-label', has_text=label)).first
         self.box.scroll_into_view_if_needed()
 
-    def control(self, label): return self.box.locator('.widget-label').get_by_text(label, exact=True).or_(self.box.locator('.widget-label', has_text=label)).first.locator('xpath=..')
+    def control(self, label):
+        labels = self.box.locator('.widget-label')
+        known = labels.get_by_text(label, exact=True).or_(self.box.locator('.widget-label', has_text=label))
+        return known.first.locator('xpath=..')
+
     def html(self): return self.box.locator('.widget-html-content').last.inner_html()
-    def pictures(self): return self.box.locator('.widget-html-content img').evaluate_all('o => o.map(i => [i.src, i.complete && i.naturalWidth > 0])')
+
+    def pictures(self):  # [[address, whether it is drawn], ...]
+        images = self.box.locator('.widget-html-content img')
+        return images.evaluate_all(f'o => o.map(i => [i.src, {DRAWN}])')
 
     def changes(self, act, name):
         "Do something, and see that the pictures become others; they are all drawn."
-        before = self.html(), self.pictures()
+        before = self.pictures()
         act()
-        assert until(lambda: self.pictures() != before[1]), f'{name}: the pictures did not change'
-        assert until(lambda: all(drawn for _, drawn in self.pictures())) and self.pictures(), f'{name}: a picture is not drawn'
+        assert until(lambda: self.pictures() != before), f'{name}: the pictures did not change'
+        drawn = until(lambda: all(drawn for _, drawn in self.pictures()))
+        assert drawn and self.pictures(), f'{name}: a picture is not drawn'
         self.box.scroll_into_view_if_needed()
         self.nb.shot(name)
         return self
@@ -77,15 +100,16 @@ class Box:
 
 def test_the_feature_browser_reacts(widgets):
     box = Box(widgets, 'name or number')
-    box.changes(lambda: box.control('name or number').locator('input').fill('bell'), 'browser-typed')
+    query = box.control('name or number').locator('input')
+    box.changes(lambda: query.fill('bell'), 'browser-typed')
     assert 'bell' in box.html() and 'rank 1 of' in box.html()
-    box.changes(lambda: box.control('name or number').locator('input').fill(''), 'browser-cleared')
+    box.changes(lambda: query.fill(''), 'browser-cleared')
     box.changes(lambda: box.slide('rank', times=3), 'browser-slider')
     assert until(lambda: 'rank 4 of' in box.html())
     box.changes(lambda: box.control('most').locator('select').select_option('removed'), 'browser-removed')
-    box.control('name or number').locator('input').fill('<img src=x>')
+    query.fill('<img src=x>')
     assert until(lambda: 'no feature is called' in box.html()) and not box.pictures()
-    box.control('name or number').locator('input').fill('')
+    query.fill('')
     assert until(box.pictures)
 
 def test_the_inspector_reacts_and_takes_a_picture(widgets, tmp_path):
@@ -105,7 +129,7 @@ def test_the_inspector_reacts_and_takes_a_picture(widgets, tmp_path):
 def test_the_trade_off_reacts(widgets):
     box = Box(widgets, 'alpha')
     box.changes(lambda: box.slide('alpha', 'ArrowLeft'), 'tradeoff-alpha')
-    assert until(lambda: 'alpha 0.75' in box.html() or 'alpha 0.5' in box.html() or 'alpha 0.25' in box.html())
+    assert until(lambda: any(f'alpha {o}' in box.html() for o in ('0.75', '0.5', '0.25')))
     box.changes(lambda: box.control('method').locator('select').select_option('l2'), 'tradeoff-l2')
     assert until(lambda: 'l2, lam' in box.html())
 
@@ -120,7 +144,7 @@ def test_the_report_opens_offline(chromium, report_page):
     page.goto(report_page.as_uri())
     page.wait_for_timeout(500)
     assert [o for o in asked if not o.startswith('data:')] == [report_page.as_uri()] and not said
-    drawn = page.locator('img').evaluate_all('o => o.map(i => i.complete && i.naturalWidth > 0)')
+    drawn = page.locator('img').evaluate_all(f'o => o.map(i => {DRAWN})')
     assert len(drawn) > 20 and all(drawn)
     ARTEFACTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=ARTEFACTS/'report.png', full_page=True)
