@@ -7,7 +7,8 @@ from current import ROOT
 from test_project import python
 
 TEXT = (ROOT/'CONTRIBUTING.md').read_text(encoding='utf-8')
-BLOCKS = dict(re.findall(r'^## A (?:kind of )?(\w+)\n.*?^```python\n(.*?)^```', TEXT, re.MULTILINE | re.DOTALL))
+BLOCK = re.compile(r'^## A (?:kind of )?(\w+)\n.*?^```python\n(.*?)^```', re.MULTILINE | re.DOTALL)
+BLOCKS = dict(BLOCK.findall(TEXT))
 CHECKS = dict(
     method='''
 import torch
@@ -15,8 +16,10 @@ from sae_ft.methods import get_method
 from sae_ft.plumbing.style import colour_of
 from sae_ft.settings import Config
 name = list(METHODS)[-1]
-assert list(METHODS) == [m.name for m in METHODS.values()] and get_method(name).doc and Config(method=name).method == name
-assert METHOD_COLOURS[name].keys() == METHOD_COLOURS['ft'].keys() and colour_of(name) == METHOD_COLOURS[name]['c']
+assert list(METHODS) == [m.name for m in METHODS.values()]
+assert get_method(name).doc and Config(method=name).method == name
+assert METHOD_COLOURS[name].keys() == METHOD_COLOURS['ft'].keys()
+assert colour_of(name) == METHOD_COLOURS[name]['c']
 styles = [tuple(o.values()) for o in METHOD_COLOURS.values()]
 assert set(METHODS) <= set(METHOD_COLOURS) and len(set(styles)) == len(styles)
 torch.manual_seed(0)
