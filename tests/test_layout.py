@@ -2,6 +2,7 @@
 import shutil
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import layout
@@ -57,7 +58,7 @@ def test_the_map_shows_every_module_once_and_nothing_overlaps():
         inside = name.removeprefix('plumbing.')
         assert inside in (plumbing if inside != name else texts)
     assert len(texts) == len(ax.texts)
-    renderer = fig.canvas.get_renderer()
+    renderer = FigureCanvasAgg(fig).get_renderer()
     frame, boxes = fig.bbox, [o.get_window_extent(renderer) for o in ax.texts]
     assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 for b in boxes)
     assert all(frame.y0 <= b.y0 and b.y1 <= frame.y1 for b in boxes)
