@@ -1,6 +1,7 @@
 """End to end: files from strangers.
 
-Nothing in them is executed, nothing is written outside of its place, and whatever they hold is met with one sentence.
+Nothing in them is executed, nothing is written outside of its place, and whatever they hold is met with
+one sentence.
 """
 import contextlib, io, json, math, os, pickle, shutil, struct, subprocess, sys, time, warnings
 from pathlib import Path
@@ -79,8 +80,8 @@ def test_no_pickle_is_executed(kind, tmp_path, done):
     (tmp_path/'lens'/'sae_weights.safetensors').write_bytes(raw)
     refused(read_saelens, tmp_path/'lens')
     looks = {
-        'config.json': lambda r: r, 'model.safetensors': lambda r: r.classifier, 'sae.safetensors': lambda r: r.sae,
-        'predictions.parquet': lambda r: r.predictions, 'metrics.jsonl': lambda r: r.results}
+        'config.json': lambda r: r, 'model.safetensors': lambda r: r.classifier,
+        'sae.safetensors': lambda r: r.sae, 'predictions.parquet': lambda r: r.predictions, 'metrics.jsonl': lambda r: r.results}
     for i, (name, look) in enumerate(looks.items()):
         folder = shutil.copytree(done, tmp_path/f'run{i}')
         (folder/name).write_bytes(raw + b'\n')
@@ -131,8 +132,8 @@ def done(tmp_path_factory):
     for c in ('cat', 'dog'):
         (root/'data'/c).mkdir(parents=True)
         for i in range(10): Image.new('RGB', (8, 8), (20*i, 9, 90)).save(root/'data'/c/f'{i}.png')
-    cfg = Config(dataset=str(root/'data'), epochs=1, batch_size=8, sae_epochs=2, precision='fp32', device='cpu',
-                 log_every=1, out_dir=str(root/'run'))
+    cfg = Config(dataset=str(root/'data'), epochs=1, batch_size=8, sae_epochs=2, precision='fp32',
+                 device='cpu', log_every=1, out_dir=str(root/'run'))
     return run(cfg, progress=False).folder
 
 def quiet(f, *args):
@@ -187,7 +188,8 @@ HEADERS = [
     tensor('F32', [1000000000000, 1000000000], [0, 4]), tensor('F32', [1], [0, 999999999999]),
     tensor('X9', [1], [0, 4]), tensor('F32', [-1], [0, 4]),
     header(b'['*50_000), header(b'{"__metadata__": {"format": 3}}'), header(b'{"__metadata__": null}'),
-    struct.pack('<Q', 2**63), struct.pack('<Q', 2**40) + b'{}', header(b'\xff\xfe{}'), header(b'{}'), b'', b'\0'*8]
+    struct.pack('<Q', 2**63), struct.pack('<Q', 2**40) + b'{}', header(b'\xff\xfe{}'), header(b'{}'), b'',
+    b'\0'*8]
 
 def read_checkpoint(path): return Checkpoint(path).load()
 
@@ -237,8 +239,8 @@ def test_a_huge_sae_is_refused_before_memory_is_taken(config, tmp_path):
 
 OURS = junk | record(kind=st.just('TopKSAE'), config=record(d=st.just(6), k=junk))
 ARCHITECTURES = st.sampled_from(['topk', 'standard', 'jumprelu'])
-LENS = part_of(d_in=st.just(6), d_sae=st.just(24), architecture=ARCHITECTURES, k=junk, normalize_activations=junk,
-               metadata=record(sae_ft=OURS))
+LENS = part_of(d_in=st.just(6), d_sae=st.just(24), architecture=ARCHITECTURES, k=junk,
+               normalize_activations=junk, metadata=record(sae_ft=OURS))
 
 @settings(max_examples=60, **FEW)
 @given(cfg=junk | LENS)
@@ -258,7 +260,8 @@ def test_any_bytes_in_a_run_folder(data, done, tmp_path_factory):
     look(folder)
 
 SETTINGS = st.dictionaries(st.sampled_from(list(RULES)), junk, max_size=4)
-ABOUT = st.fixed_dictionaries(dict(settings=junk | SETTINGS), optional=dict(versions=junk, hardware=junk, revision=junk))
+MADE_BY = dict(versions=junk, hardware=junk, revision=junk)
+ABOUT = st.fixed_dictionaries(dict(settings=junk | SETTINGS), optional=MADE_BY)
 LINE = st.fixed_dictionaries(dict(event=junk | st.just('end')), optional=dict(before=junk, after=junk))
 
 @settings(max_examples=60, **FEW)
@@ -274,8 +277,8 @@ def test_any_values_in_a_run_folder(about, lines, done, tmp_path_factory):
 def test_any_settings(values): quiet(lambda: Config(**values).check())
 
 VALUES = (
-    None, False, True, 0, -1, 1.5, math.nan, math.inf, 10**400, '', ' ', 'x'*5000, 'x,'*5000, '\0', '~nobody/x', b'x',
-    [], [None], ['{}', 1], (), {}, {'a': 1}, object())
+    None, False, True, 0, -1, 1.5, math.nan, math.inf, 10**400, '', ' ', 'x'*5000, 'x,'*5000, '\0', '~nobody/x',
+    b'x', [], [None], ['{}', 1], (), {}, {'a': 1}, object())
 
 @pytest.mark.parametrize('name', RULES)
 def test_every_setting(name):
@@ -296,8 +299,8 @@ def test_any_bytes_as_json_or_journal(data, tmp_path_factory):
     quiet(read_json, path)
     quiet(Journal(path).read)
 
-ABSURD = ('['*200_000, '{"settings": ' + '['*200_000, '{"a": ' + '9'*6000 + '}', '{"settings": {"seed": 1e999}}',
-          '"x"', 'null', '\ufeff{}')
+ABSURD = ('['*200_000, '{"settings": ' + '['*200_000, '{"a": ' + '9'*6000 + '}',
+          '{"settings": {"seed": 1e999}}', '"x"', 'null', '\ufeff{}')
 
 @pytest.mark.parametrize('text', ABSURD, ids=lambda o: o[:20])
 def test_absurd_json(text, done, tmp_path):

@@ -15,7 +15,7 @@ class OnCPU:
     device = torch.device('cpu')
     def __init__(self, cpu=False): pass
 
-@pytest.mark.parametrize('begun,asked', [(OnGPU, 'cpu'), (OnCPU, 'meta')], ids=['cpu after gpu', 'other after cpu'])
+@pytest.mark.parametrize('begun,asked', [(OnGPU, 'cpu'), (OnCPU, 'meta')], ids=['cpu second', 'cpu first'])
 def test_another_type_of_device_is_refused(begun, asked, monkeypatch):
     monkeypatch.setattr(devices, 'Accelerator', begun)
     with pytest.raises(ValueError) as error: devices.accelerator(asked)

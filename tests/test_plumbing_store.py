@@ -8,7 +8,8 @@ def test_a_store_of_something_else(tmp_path):
     Store(tmp_path/'s', dict(a=1))
     with pytest.raises(ValueError) as error: Store(tmp_path/'s', dict(a=2))
     assert str(error.value) == (
-        f"'{tmp_path/'s'}' holds embeddings of something else (a is 1 there and 2 here): choose another folder.")
+        f"'{tmp_path/'s'}' holds embeddings of something else (a is 1 there and 2 here): "
+        'choose another folder.')
     (tmp_path/'s'/'about.json').write_text('[')
     with pytest.raises(ValueError, match='about.json'): Store(tmp_path/'s', dict(a=1))
 

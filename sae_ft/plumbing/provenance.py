@@ -18,8 +18,8 @@ from .devices import pick_device
 from .faults import in_kernel
 
 # %% ../../nbs/plumbing/08_provenance.ipynb #d15df8d6
-PACKAGES = ('torch', 'torchvision', 'open_clip_torch', 'datasets', 'accelerate', 'torchmetrics', 'safetensors',
-            'pillow', 'numpy')
+PACKAGES = ('torch', 'torchvision', 'open_clip_torch', 'datasets', 'accelerate', 'torchmetrics',
+            'safetensors', 'pillow', 'numpy')
 
 def _version(name):
     try: return version(name)
@@ -39,7 +39,7 @@ def hardware(
     return dict(machine=platform.machine(), system=platform.system(), cores=os.cpu_count(),
                 threads=torch.get_num_threads(), gpu=gpu)
 
-# %% ../../nbs/plumbing/08_provenance.ipynb #bc81ba20
+# %% ../../nbs/plumbing/08_provenance.ipynb #9a74a624
 def revision() -> Optional[str]:
     "The git commit of this package's code, '+changed' if files differ from it; None outside of a repository."
     root = Path(sae_ft.__file__).parent.parent
