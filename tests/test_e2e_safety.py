@@ -81,7 +81,8 @@ def test_no_pickle_is_executed(kind, tmp_path, done):
     refused(read_saelens, tmp_path/'lens')
     looks = {
         'config.json': lambda r: r, 'model.safetensors': lambda r: r.classifier,
-        'sae.safetensors': lambda r: r.sae, 'predictions.parquet': lambda r: r.predictions, 'metrics.jsonl': lambda r: r.results}
+        'sae.safetensors': lambda r: r.sae, 'predictions.parquet': lambda r: r.predictions,
+        'metrics.jsonl': lambda r: r.results}
     for i, (name, look) in enumerate(looks.items()):
         folder = shutil.copytree(done, tmp_path/f'run{i}')
         (folder/name).write_bytes(raw + b'\n')
@@ -278,7 +279,8 @@ def test_any_settings(values): quiet(lambda: Config(**values).check())
 
 VALUES = (
     None, False, True, 0, -1, 1.5, math.nan, math.inf, 10**400, '', ' ', 'x'*5000, 'x,'*5000, '\0', '~nobody/x',
-    b'x', [], [None], ['{}', 1], (), {}, {'a': 1}, object())
+    b'x', [],
+    [None], ['{}', 1], (), {}, {'a': 1}, object())
 
 @pytest.mark.parametrize('name', RULES)
 def test_every_setting(name):
