@@ -278,9 +278,8 @@ def test_any_values_in_a_run_folder(about, lines, done, tmp_path_factory):
 def test_any_settings(values): quiet(lambda: Config(**values).check())
 
 VALUES = (
-    None, False, True, 0, -1, 1.5, math.nan, math.inf, 10**400, '', ' ', 'x'*5000, 'x,'*5000, '\0', '~nobody/x',
-    b'x', [],
-    [None], ['{}', 1], (), {}, {'a': 1}, object())
+    None, False, True, 0, -1, 1.5, math.nan, math.inf, 10**400, '', ' ', 'x'*5000, 'x,'*5000, '\0',
+    '~nobody/x', b'x', [], [None], ['{}', 1], (), {}, {'a': 1}, object())
 
 @pytest.mark.parametrize('name', RULES)
 def test_every_setting(name):
