@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 def pick_device(
     device: str = 'auto',  # 'auto' | 'cpu' | 'cuda' | 'cuda:1' | 'mps'
 ) -> torch.device:         # one that exists
-    "The device of that name; 'auto' is a CUDA GPU where there is one. Raises ValueError for one that is none."
+    "The device of that name; 'auto' is a CUDA GPU where there is one. Raises ValueError for another."
     if str(device) == 'auto': device = 'cuda' if torch.cuda.is_available() else 'cpu'
     try:
         torch.empty(1, device=(dev := torch.device(device)))

@@ -104,7 +104,8 @@ def explained(
 ):
     """Within it, an error of the machine is one sentence.
 
-    A lack of memory is a MemoryError, a dead worker a RuntimeError, what a worker raised a ValueError of its last line.
+    A lack of memory is a MemoryError, a dead worker a RuntimeError, and what a worker raised a ValueError
+    that says its last line.
     """
     try: yield
     except (MemoryError, RuntimeError, OSError, ValueError) as e:

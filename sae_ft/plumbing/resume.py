@@ -15,18 +15,29 @@ from typing import Callable, Optional
 import torch
 from torch import nn
 
-from .faults import Stop, Stopped
+from .faults import Stop, Stopped, differing
 from .files import check_fit, parse, read_tensors, shapes, write_tensors
 
 # %% ../../nbs/plumbing/05_resume.ipynb #6ca8e51d
 @singledispatch
-def state_of(part): raise TypeError(f'a checkpoint cannot hold a {type(part).__name__}.')
+def state_of(
+    part,  # module, optimiser, generator or tensor
+) -> dict:  # name -> tensor
+    "What a part is now, as tensors. Raises TypeError for a part of an unknown kind."
+    raise TypeError(f'a checkpoint cannot hold a {type(part).__name__}.')
 
 @singledispatch
-def set_state(part, tensors: dict, path): raise TypeError(f'a checkpoint cannot hold a {type(part).__name__}.')
+def set_state(
+    part,           # as in `state_of`, changed in place
+    tensors: dict,  # of `state_of`
+    path,           # of the file they come from, for messages
+):
+    "Make a part what it was. Raises ValueError for tensors that do not fit."
+    raise TypeError(f'a checkpoint cannot hold a {type(part).__name__}.')
 
 @state_of.register
 def _(part: torch.Tensor): return {'': part}
+
 @set_state.register
 def _(part: torch.Tensor, tensors, path):
     check_fit({'': part.shape}, shapes(tensors), path, 'state')
@@ -34,6 +45,7 @@ def _(part: torch.Tensor, tensors, path):
 
 @state_of.register
 def _(part: torch.Generator): return {'': part.get_state()}
+
 @set_state.register
 def _(part: torch.Generator, tensors, path):
     check_fit({'': part.get_state().shape}, shapes(tensors), path, 'generator')
@@ -41,23 +53,31 @@ def _(part: torch.Generator, tensors, path):
 
 @state_of.register
 def _(part: nn.Module): return part.state_dict()
+
 @set_state.register
 def _(part: nn.Module, tensors, path):
     check_fit(shapes(part.state_dict()), shapes(tensors), path, 'model')
     part.load_state_dict(tensors)
 
+# %% ../../nbs/plumbing/05_resume.ipynb #c6dc996d
 @state_of.register
-def _(part: torch.optim.Optimizer): return {f'{i}.{k}': v for i, o in part.state_dict()['state'].items() for k, v in o.items()}
+def _(part: torch.optim.Optimizer):
+    state = part.state_dict()['state']
+    return {f'{i}.{k}': v for i, moments in state.items() for k, v in moments.items()}
+
 @set_state.register
 def _(part: torch.optim.Optimizer, tensors, path):
     params, state = [p for g in part.param_groups for p in g['params']], {}
     for name, v in tensors.items():
         i, _, key = name.partition('.')
         p = params[int(i)] if i.isdecimal() and int(i) < len(params) else None
-        if p is None or v.shape not in (p.shape, ()): raise ValueError(f"'{path}' holds a state '{name}' that does not fit this optimiser.")
-        state.setdefault(int(i), {})[key] = torch.empty_like(p).copy_(v) if v.shape == p.shape and v.ndim else v  # in the parameter's memory layout: other layouts may round otherwise
+        if p is None or v.shape not in (p.shape, ()):
+            raise ValueError(f"'{path}' holds a state '{name}' that does not fit this optimiser.")
+        like_p = v.shape == p.shape and v.ndim
+        state.setdefault(int(i), {})[key] = torch.empty_like(p).copy_(v) if like_p else v
     part.load_state_dict(dict(part.state_dict(), state=state))
 
+# %% ../../nbs/plumbing/05_resume.ipynb #84a09b03
 class Checkpoint:
     "The state of something long, in one file that is replaced as a whole, at most every so often."
     def __init__(self,
@@ -66,36 +86,43 @@ class Checkpoint:
     ):
         self.path, self.every, self.last = path and Path(path), every, time.time()
 
-    def due(self): return self.path is not None and time.time() - self.last >= self.every
+    def due(self):
+        "Whether it is time to save."
+        return self.path is not None and time.time() - self.last >= self.every
 
     def save(self,
         parts: dict,  # name -> module, optimiser, generator or tensor
-        **about,      # what JSON can hold: where it is
+        **place,      # what JSON can hold: where it is, and what it is of
     ):
         "Write the state. Raises OSError, and keeps the state before."
         if self.path is None: return
         tensors = {f'{name}/{k}': v for name, part in parts.items() for k, v in state_of(part).items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(self.path, tensors, about=json.dumps(about))
+        write_tensors(self.path, tensors, about=json.dumps(place))
         self.last = time.time()
 
     def load(self,
-        what: Optional[dict] = None,   # what the state must be of, as it was saved under this name; None: anything
-        needs: tuple = (), # names that `about` must have
-    ):                     # (tensors, about), or None
+        what: Optional[dict] = None,  # what it must be of, as saved under this name; None: anything
+        needs: tuple = (),            # names that `place` must have
+    ):                                # (tensors, place), or None
         "Read the state, if there is one. Raises ValueError for a damaged one, and for one of something else."
         if self.path is None or not self.path.exists(): return None
         try:
             tensors, notes = read_tensors(self.path, 'checkpoint')
-            about = parse(notes['about'])
-            if not isinstance(about, dict) or any(o not in about for o in needs): raise ValueError
-        except (KeyError, ValueError): raise ValueError(f"the checkpoint '{self.path}' is damaged: delete it, and what it held is made again.") from None
-        there, what = about.get('what', {}), json.loads(json.dumps(what))
-        if what is not None and (differ := [k for k in {**there, **what} if there.get(k) != what.get(k)]):
-            raise ValueError(f"the checkpoint '{self.path}' is of something else ({differ[0]} was {there.get(differ[0])!r} and is {what.get(differ[0])!r}): delete it, or choose another place.")
-        return tensors, about
+            place = parse(notes['about'])
+            if not isinstance(place, dict) or any(o not in place for o in needs): raise ValueError
+        except (KeyError, ValueError):
+            raise ValueError(f"the checkpoint '{self.path}' is damaged: "
+                             'delete it, and what it held is made again.') from None
+        if what is not None and (differ := differing(place.get('what', {}), what)):
+            name, was, now = differ[0]
+            raise ValueError(f"the checkpoint '{self.path}' is of something else "
+                             f'({name} was {was!r} and is {now!r}): delete it, or choose another place.')
+        return tensors, place
 
-    def __str__(self): return f"what was done is kept in '{self.path}', and the same call goes on from there." if self.path and self.path.exists() else 'nothing was kept.'
+    def __str__(self):
+        if self.path is None or not self.path.exists(): return 'nothing was kept.'
+        return f"what was done is kept in '{self.path}', and the same call goes on from there."
 
     def restore(self,
         parts: dict,    # as in `save`, changed in place
@@ -103,7 +130,8 @@ class Checkpoint:
     ):
         "Set the parts to a saved state. Raises ValueError for one that does not fit."
         for name, part in parts.items():
-            set_state(part, {k.partition('/')[2]: v for k, v in tensors.items() if k.partition('/')[0] == name}, self.path)
+            mine = {k.removeprefix(f'{name}/'): v for k, v in tensors.items() if k.partition('/')[0] == name}
+            set_state(part, mine, self.path)
 
 # %% ../../nbs/plumbing/05_resume.ipynb #b6f30b72
 @contextmanager
@@ -111,7 +139,7 @@ def kept_on_stop(
     save: Callable,   # keeps the state
     where: Callable,  # () -> the rest of the sentence that begins with 'stopped by SIGTERM'
 ):
-    "Within it, SIGTERM keeps the state and says how far it is. Yields a `Stop`, whose `held` makes a step whole."
+    "Within it, SIGTERM keeps the state and says how far it is. Yields a `Stop`, to hold each step."
     with Stop() as stop:
         try: yield stop
         except Stopped:

@@ -9,28 +9,39 @@ __all__ = ['Store']
 import json, warnings
 from pathlib import Path
 
+from .faults import differing
 from .files import read_json, read_tensors, write_json, write_tensors
 
 # %% ../../nbs/plumbing/06_store.ipynb #9bfecbeb
 class Store:
     "A folder of embeddings of one thing: parts of consecutive pictures, 000000000.safetensors and on."
     def __init__(self,
-        folder,       # made if missing
-        about: dict,  # what JSON can hold: what is embedded, and how
+        folder,          # made if missing
+        contents: dict,  # what JSON can hold: what is embedded, and how
     ):
-        self.folder, about = Path(folder), json.loads(json.dumps(about))
+        self.folder, contents = Path(folder), json.loads(json.dumps(contents))
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (file := self.folder/'about.json').exists(): write_json(file, about)
-        there = read_json(file)
-        if differ := [k for k in {**there, **about} if there.get(k) != about.get(k)]:
-            raise ValueError(f"'{folder}' holds embeddings of something else ({differ[0]} is {there.get(differ[0])!r} there and {about.get(differ[0])!r} here): choose another folder.")
+        if not (file := self.folder/'about.json').exists(): write_json(file, contents)
+        if differ := differing(read_json(file), contents):
+            name, there, here = differ[0]
+            raise ValueError(f"'{folder}' holds embeddings of something else "
+                             f'({name} is {there!r} there and {here!r} here): choose another folder.')
 
-    def file(self, start): return self.folder/f'{start:09d}.safetensors'
+    def file(self,
+        start: int,  # number of its first picture
+    ) -> Path:       # there or not
+        "The file of a part."
+        return self.folder/f'{start:09d}.safetensors'
 
-    def write(self, start, z, y):  # number of the first picture, (n, d), (n,)
+    def write(self,
+        start: int,  # number of the first picture
+        z,           # tensor (n, d)
+        y,           # tensor (n,), of labels
+    ):
+        "Keep a part. Raises OSError."
         write_tensors(self.file(start), dict(z=z, y=y))
 
-    def read(self):  # -> lists of z and y
+    def read(self) -> tuple:  # list of z, and list of y
         "All parts in order, up to the first that is missing or damaged; a damaged one is deleted."
         zs, ys, start = [], [], 0
         while (file := self.file(start)).exists():
@@ -39,6 +50,7 @@ class Store:
                 warnings.warn(f'{e} It is made again.')
                 file.unlink()
                 break
-            zs.append(part['z']), ys.append(part['y'])
+            zs.append(part['z'])
+            ys.append(part['y'])
             start += len(part['z'])
         return zs, ys

@@ -1,10 +1,15 @@
-"Files from strangers: nothing in them is executed, nothing is written outside of its place, and whatever they hold is met with one sentence."
-import contextlib, io, json, math, os, pickle, shlex, shutil, struct, subprocess, sys, time, warnings
+"""End to end: files from strangers.
+
+Nothing in them is executed, nothing is written outside of its place, and whatever they hold is met with
+one sentence.
+"""
+import contextlib, io, json, math, os, pickle, shutil, struct, subprocess, sys, time, warnings
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from hypothesis import HealthCheck, given, settings, strategies as st
 from safetensors.torch import save_file
 
@@ -15,7 +20,6 @@ from sae_ft.plumbing.files import Journal, read_json, read_tensors, write_json
 from sae_ft.plumbing.resume import Checkpoint
 from sae_ft.sae import SAE, TopKSAE
 from sae_ft.saes_of_others import load_official, read_saelens, write_saelens
-from sae_ft.plumbing.store import Store
 from sae_ft.settings import RULES, Config, listed
 
 EXPECTED = FileNotFoundError, ValueError
@@ -32,7 +36,9 @@ def torch_saved(legacy):
     torch.save(dict(a=Evil()), out, _use_new_zipfile_serialization=not legacy)
     return out.getvalue()
 
-PICKLES = dict(zip=lambda: torch_saved(False), legacy=lambda: torch_saved(True), plain=lambda: pickle.dumps(Evil()), old=lambda: pickle.dumps(dict(a=Evil()), protocol=2))
+PICKLES = dict(
+    zip=lambda: torch_saved(False), legacy=lambda: torch_saved(True),
+    plain=lambda: pickle.dumps(Evil()), old=lambda: pickle.dumps(dict(a=Evil()), protocol=2))
 
 def refused(f, *args, **kw):
     "The one sentence with which it is refused; nothing was executed."
@@ -66,17 +72,25 @@ def test_no_pickle_is_executed(kind, tmp_path, done):
         (place/'open_clip_model.safetensors').unlink()
         (place/name).write_bytes(raw)
         refused(load_clip, f'local-dir:{place}')
-    refused(load_official, sae, 4), refused(SAE.load, sae)
-    assert 'sae.pt' in refused(experiment, Config(sae=str(sae), limit=8, out_dir=str(tmp_path/'run')), progress=False) and not (tmp_path/'run').exists()
+    refused(load_official, sae, 4)
+    refused(SAE.load, sae)
+    cfg = Config(sae=str(sae), limit=8, out_dir=str(tmp_path/'run'))
+    assert 'sae.pt' in refused(experiment, cfg, progress=False) and not (tmp_path/'run').exists()
     write_saelens(TopKSAE(8, k=2), tmp_path/'lens')
     (tmp_path/'lens'/'sae_weights.safetensors').write_bytes(raw)
     refused(read_saelens, tmp_path/'lens')
-    for i, (name, look) in enumerate(dict([('config.json', lambda r: r), ('model.safetensors', lambda r: r.classifier), ('sae.safetensors', lambda r: r.sae), ('predictions.parquet', lambda r: r.predictions), ('metrics.jsonl', lambda r: r.results)]).items()):
+    looks = {
+        'config.json': lambda r: r, 'model.safetensors': lambda r: r.classifier,
+        'sae.safetensors': lambda r: r.sae, 'predictions.parquet': lambda r: r.predictions,
+        'metrics.jsonl': lambda r: r.results}
+    for i, (name, look) in enumerate(looks.items()):
         folder = shutil.copytree(done, tmp_path/f'run{i}')
         (folder/name).write_bytes(raw + b'\n')
         refused(lambda: look(load_run(folder)))
 
-@pytest.mark.parametrize('name', ['tune.safetensors', 'sae.safetensors', 'zero_shot/000000000.safetensors', 'zero_shot/about.json'])
+KEPT = 'tune.safetensors', 'sae.safetensors', 'zero_shot/000000000.safetensors', 'zero_shot/about.json'
+
+@pytest.mark.parametrize('name', KEPT)
 def test_no_pickle_in_a_run_that_goes_on(name, tmp_path, done):
     folder = shutil.copytree(done, tmp_path/'run')
     for o in ('metrics.jsonl', 'model.safetensors'): (folder/o).unlink()  # not finished
@@ -86,7 +100,8 @@ def test_no_pickle_in_a_run_that_goes_on(name, tmp_path, done):
     cfg = read_config(done)
     cfg.out_dir = str(folder)
     if 'zero_shot/0' in name:  # embeddings are made again, with a warning
-        with pytest.warns(UserWarning, match='made again'): assert run(cfg, progress=False).results and not MARK.exists()
+        with pytest.warns(UserWarning, match='made again'): results = run(cfg, progress=False).results
+        assert results and not MARK.exists()
     else: assert file.name in refused(run, cfg, progress=False)
 
 def write_about(folder):
@@ -101,7 +116,8 @@ def write_about(folder):
 def test_code_beside_a_tokenizer_is_not_trusted(tmp_path, monkeypatch):
     place = shutil.copytree(ASSETS/'iconclip', tmp_path/'clip')
     about = json.loads((place/'open_clip_config.json').read_text())
-    about['model_cfg']['text_cfg'] |= dict(hf_tokenizer_name='stranger/tokenizer', tokenizer_kwargs=dict(trust_remote_code=True))
+    trusting = dict(trust_remote_code=True)
+    about['model_cfg']['text_cfg'] |= dict(hf_tokenizer_name='stranger/tokenizer', tokenizer_kwargs=trusting)
     (place/'open_clip_config.json').write_text(json.dumps(about))
     given = []
     monkeypatch.setattr(open_clip, 'get_tokenizer', lambda *a, **kw: given.append(kw) or (lambda texts: None))
@@ -116,9 +132,9 @@ def done(tmp_path_factory):
     root = tmp_path_factory.mktemp('done')
     for c in ('cat', 'dog'):
         (root/'data'/c).mkdir(parents=True)
-        from PIL import Image
         for i in range(10): Image.new('RGB', (8, 8), (20*i, 9, 90)).save(root/'data'/c/f'{i}.png')
-    cfg = Config(dataset=str(root/'data'), epochs=1, batch_size=8, sae_epochs=2, precision='fp32', device='cpu', log_every=1, out_dir=str(root/'run'))
+    cfg = Config(dataset=str(root/'data'), epochs=1, batch_size=8, sae_epochs=2, precision='fp32',
+                 device='cpu', log_every=1, out_dir=str(root/'run'))
     return run(cfg, progress=False).folder
 
 def quiet(f, *args):
@@ -131,12 +147,27 @@ def quiet(f, *args):
     except EXPECTED as e: assert '\n' not in str(e) and str(e)
     assert time.time() - t < 10 and not MARK.exists()
 
+LOOKS = (
+    read_config, read_metrics, is_finished, load_run, reproduce, lambda o: load_run(o).results,
+    lambda o: load_run(o).sae, lambda o: load_run(o).predictions, lambda o: load_run(o).epochs,
+    lambda o: load_run(o)._repr_html_())
+
 def look(folder):
     "Everything of a run that is read without a model."
-    for f in (read_config, read_metrics, is_finished, load_run, lambda o: load_run(o).results, lambda o: load_run(o).sae, lambda o: load_run(o).predictions, lambda o: load_run(o).epochs, lambda o: load_run(o)._repr_html_(), reproduce): quiet(f, folder)
+    for f in LOOKS: quiet(f, folder)
 
 FEW = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-junk = st.recursive(st.none() | st.booleans() | st.integers(-10**25, 10**25) | st.floats() | st.text(max_size=12), lambda o: st.lists(o, max_size=3) | st.dictionaries(st.text(max_size=8), o, max_size=3), max_leaves=6)
+single = st.none() | st.booleans() | st.integers(-10**25, 10**25) | st.floats() | st.text(max_size=12)
+def nested(o): return st.lists(o, max_size=3) | st.dictionaries(st.text(max_size=8), o, max_size=3)
+junk = st.recursive(single, nested, max_leaves=6)
+
+def record(**names):
+    "Values under these names: each of its own kind, or junk."
+    return st.fixed_dictionaries({k: junk if v is junk else junk | v for k, v in names.items()})
+
+def part_of(**names):
+    "As `record`, and any of the names may be missing."
+    return st.fixed_dictionaries({}, optional={k: junk if v is junk else junk | v for k, v in names.items()})
 
 @st.composite
 def harmed(draw, whole):
@@ -149,40 +180,71 @@ def harmed(draw, whole):
 
 def header(text, data=b''): return struct.pack('<Q', len(text)) + text + data
 
-HEADERS = [header(b'{"a": {"dtype": "F32", "shape": [1000000000000, 1000000000], "data_offsets": [0, 4]}}', bytes(4)), header(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 999999999999]}}', bytes(4)), header(b'{"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 4]}}', bytes(4)),
-           header(b'['*50_000), header(b'{"__metadata__": {"format": 3}}'), header(b'{"__metadata__": null}'), struct.pack('<Q', 2**63), struct.pack('<Q', 2**40) + b'{}', header(b'\xff\xfe{}'), header(b'{}'), b'', b'\0'*8, header(b'{"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}}', bytes(4))]
+def tensor(dtype, shape, offsets):
+    "A header of one tensor, which may be absurd, and four bytes."
+    about = f'{{"a": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": {offsets}}}}}'
+    return header(about.encode(), bytes(4))
+
+HEADERS = [
+    tensor('F32', [1000000000000, 1000000000], [0, 4]), tensor('F32', [1], [0, 999999999999]),
+    tensor('X9', [1], [0, 4]), tensor('F32', [-1], [0, 4]),
+    header(b'['*50_000), header(b'{"__metadata__": {"format": 3}}'), header(b'{"__metadata__": null}'),
+    struct.pack('<Q', 2**63), struct.pack('<Q', 2**40) + b'{}', header(b'\xff\xfe{}'), header(b'{}'), b'',
+    b'\0'*8]
+
+def read_checkpoint(path): return Checkpoint(path).load()
+
 @pytest.mark.parametrize('i', range(len(HEADERS)))
 def test_absurd_headers(i, tmp_path):
     (path := tmp_path/'x.safetensors').write_bytes(HEADERS[i])
-    for f in (read_tensors, SAE.load, lambda p: Checkpoint(p).load(), lambda p: load_official(p, 4)): quiet(f, path)
+    for f in (read_tensors, SAE.load, read_checkpoint, lambda p: load_official(p, 4)): quiet(f, path)
 
 @settings(max_examples=60, **FEW)
 @given(data=st.data())
 def test_any_bytes_as_tensors(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp('x')
-    sae = TopKSAE(6, k=2)
-    sae.save(folder/'s.safetensors'), write_saelens(sae, folder/'lens'), Checkpoint(folder/'c.safetensors').save(dict(sae=sae), at=1)
-    for path in (folder/'s.safetensors', folder/'c.safetensors', folder/'lens'/'sae_weights.safetensors', folder/'lens'/'cfg.json'):
+    sae, kept, lens = folder/'s.safetensors', folder/'c.safetensors', folder/'lens'
+    whole = TopKSAE(6, k=2)
+    whole.save(sae)
+    write_saelens(whole, lens)
+    Checkpoint(kept).save(dict(sae=whole), at=1)
+    for path in (sae, kept, lens/'sae_weights.safetensors', lens/'cfg.json'):
         path.write_bytes(data.draw(harmed(path.read_bytes()) | st.binary(max_size=60)))
-    for f, path in ((read_tensors, folder/'s.safetensors'), (SAE.load, folder/'s.safetensors'), (lambda p: load_official(p, 2), folder/'s.safetensors'), (read_saelens, folder/'lens'), (lambda p: Checkpoint(p).load(), folder/'c.safetensors')): quiet(f, path)
+    for f in (read_tensors, SAE.load, lambda p: load_official(p, 2)): quiet(f, sae)
+    quiet(read_saelens, lens)
+    quiet(read_checkpoint, kept)
+
+KINDS = 'TopKSAE', 'BatchTopKSAE', 'JumpReLUSAE', 'SAE', 'x'
+SIZES = dict(d=st.just(6), expansion=st.just(4), k=st.just(2))
+SWITCHES = dict(normalize=st.just(True), bias=st.just(False), relu=st.just(True))
 
 @settings(max_examples=60, **FEW)
-@given(name=st.sampled_from(['TopKSAE', 'BatchTopKSAE', 'JumpReLUSAE', 'SAE', 'x']), config=junk | st.fixed_dictionaries(dict(d=junk | st.just(6), expansion=junk | st.just(4), k=junk | st.just(2), normalize=junk | st.just(True), bias=junk | st.just(False), relu=junk | st.just(True))))
+@given(name=st.sampled_from(KINDS), config=junk | record(**SIZES, **SWITCHES))
 def test_any_configuration_of_an_sae(name, config, tmp_path_factory):
     path = tmp_path_factory.mktemp('x')/'s.safetensors'
-    save_file(dict(TopKSAE(6, k=2).state_dict()), path, metadata=dict(format=f'sae_ft.{name}', config=json.dumps(config)))
+    notes = dict(format=f'sae_ft.{name}', config=json.dumps(config))
+    save_file(dict(TopKSAE(6, k=2).state_dict()), path, metadata=notes)
     quiet(SAE.load, path)
 
-@pytest.mark.parametrize('config', [dict(d=10**9, expansion=10**9, k=1), dict(d=6, expansion=1e300, k=1), dict(d=6, expansion=float('inf'), k=1), dict(d=6, expansion=float('nan'), k=1), dict(d=-6, expansion=4, k=1), dict(d=200_000, expansion=400, k=1)], ids=str)
+HUGE = [dict(d=d, expansion=expansion, k=1) for d, expansion in (
+    (10**9, 10**9), (6, 1e300), (6, math.inf), (6, math.nan), (-6, 4), (200_000, 400))]
+
+@pytest.mark.parametrize('config', HUGE, ids=str)
 def test_a_huge_sae_is_refused_before_memory_is_taken(config, tmp_path):
     import psutil
-    save_file(dict(TopKSAE(6, k=2).state_dict()), tmp_path/'s', metadata=dict(format='sae_ft.TopKSAE', config=json.dumps(config)))
+    notes = dict(format='sae_ft.TopKSAE', config=json.dumps(config))
+    save_file(dict(TopKSAE(6, k=2).state_dict()), tmp_path/'s', metadata=notes)
     before = psutil.Process().memory_info().rss
     refused(SAE.load, tmp_path/'s')
     assert psutil.Process().memory_info().rss - before < 2e8
 
+OURS = junk | record(kind=st.just('TopKSAE'), config=record(d=st.just(6), k=junk))
+ARCHITECTURES = st.sampled_from(['topk', 'standard', 'jumprelu'])
+LENS = part_of(d_in=st.just(6), d_sae=st.just(24), architecture=ARCHITECTURES, k=junk,
+               normalize_activations=junk, metadata=record(sae_ft=OURS))
+
 @settings(max_examples=60, **FEW)
-@given(cfg=junk | st.fixed_dictionaries({}, optional=dict(d_in=junk | st.just(6), d_sae=junk | st.just(24), architecture=junk | st.sampled_from(['topk', 'standard', 'jumprelu']), k=junk, normalize_activations=junk, metadata=junk | st.fixed_dictionaries(dict(sae_ft=junk | st.fixed_dictionaries(dict(kind=junk | st.just('TopKSAE'), config=junk | st.fixed_dictionaries(dict(d=junk | st.just(6), k=junk))))))))) 
+@given(cfg=junk | LENS)
 def test_any_saelens_configuration(cfg, tmp_path_factory):
     folder = tmp_path_factory.mktemp('x')
     write_saelens(TopKSAE(6, k=2), folder)
@@ -193,12 +255,18 @@ def test_any_saelens_configuration(cfg, tmp_path_factory):
 @given(data=st.data())
 def test_any_bytes_in_a_run_folder(data, done, tmp_path_factory):
     folder = shutil.copytree(done, tmp_path_factory.mktemp('x')/'run')
-    for name in data.draw(st.sets(st.sampled_from(['config.json', 'metrics.jsonl', 'sae.safetensors', 'predictions.parquet']), min_size=1)):
+    names = st.sampled_from(['config.json', 'metrics.jsonl', 'sae.safetensors', 'predictions.parquet'])
+    for name in data.draw(st.sets(names, min_size=1)):
         (folder/name).write_bytes(data.draw(harmed((folder/name).read_bytes()) | st.binary(max_size=60)))
     look(folder)
 
+SETTINGS = st.dictionaries(st.sampled_from(list(RULES)), junk, max_size=4)
+MADE_BY = dict(versions=junk, hardware=junk, revision=junk)
+ABOUT = st.fixed_dictionaries(dict(settings=junk | SETTINGS), optional=MADE_BY)
+LINE = st.fixed_dictionaries(dict(event=junk | st.just('end')), optional=dict(before=junk, after=junk))
+
 @settings(max_examples=60, **FEW)
-@given(about=junk | st.fixed_dictionaries(dict(settings=junk | st.dictionaries(st.sampled_from(list(RULES)), junk, max_size=4)), optional=dict(versions=junk, hardware=junk, revision=junk)), lines=st.lists(junk | st.fixed_dictionaries(dict(event=junk | st.just('end')), optional=dict(before=junk, after=junk)), max_size=4))
+@given(about=junk | ABOUT, lines=st.lists(junk | LINE, max_size=4))
 def test_any_values_in_a_run_folder(about, lines, done, tmp_path_factory):
     folder = shutil.copytree(done, tmp_path_factory.mktemp('x')/'run')
     (folder/'config.json').write_text(json.dumps(about))
@@ -209,10 +277,14 @@ def test_any_values_in_a_run_folder(about, lines, done, tmp_path_factory):
 @given(st.dictionaries(st.sampled_from(list(RULES)), junk, min_size=1, max_size=4))
 def test_any_settings(values): quiet(lambda: Config(**values).check())
 
+VALUES = (
+    None, False, True, 0, -1, 1.5, math.nan, math.inf, 10**400, '', ' ', 'x'*5000, 'x,'*5000, '\0',
+    '~nobody/x', b'x', [], [None], ['{}', 1], (), {}, {'a': 1}, object())
+
 @pytest.mark.parametrize('name', RULES)
 def test_every_setting(name):
-    "Each with values of every kind, a text longer than a file name can be and one that no file name can hold."
-    for value in (None, False, True, 0, -1, 1.5, math.nan, math.inf, 10**400, '', ' ', 'x'*5000, 'x,'*5000, '\0', '~nobody/x', b'x', [], [None], ['{}', 1], (), {}, {'a': 1}, object()):
+    "Values of every kind, a text longer than a file name can be, and one that no file name can hold."
+    for value in VALUES:
         quiet(lambda: Config(**{name: value}).check())
 
 def test_many_class_names_in_one_text():
@@ -223,10 +295,15 @@ def test_many_class_names_in_one_text():
 @given(data=st.data())
 def test_any_bytes_as_json_or_journal(data, tmp_path_factory):
     path = tmp_path_factory.mktemp('x')/'x'
-    path.write_bytes(data.draw(st.binary(max_size=80) | harmed(b'{"event": "end", "x": [1, 2]}\n{"event": "a"}\n')))
-    quiet(read_json, path), quiet(Journal(path).read)
+    whole = b'{"event": "end", "x": [1, 2]}\n{"event": "a"}\n'
+    path.write_bytes(data.draw(st.binary(max_size=80) | harmed(whole)))
+    quiet(read_json, path)
+    quiet(Journal(path).read)
 
-@pytest.mark.parametrize('text', ['['*200_000, '{"settings": ' + '['*200_000, '{"a": ' + '9'*6000 + '}', '{"settings": {"seed": 1e999}}', '"x"', 'null', '\ufeff{}'], ids=lambda o: o[:20])
+ABSURD = ('['*200_000, '{"settings": ' + '['*200_000, '{"a": ' + '9'*6000 + '}',
+          '{"settings": {"seed": 1e999}}', '"x"', 'null', '\ufeff{}')
+
+@pytest.mark.parametrize('text', ABSURD, ids=lambda o: o[:20])
 def test_absurd_json(text, done, tmp_path):
     folder = shutil.copytree(done, tmp_path/'run')
     (folder/'config.json').write_text(text)
@@ -237,7 +314,11 @@ def test_absurd_json(text, done, tmp_path):
 def test_a_model_that_does_not_fit_is_named(done, tmp_path):
     folder = shutil.copytree(done, tmp_path/'run')
     tensors, _ = read_tensors(folder/'model.safetensors')
-    for change, says in ((lambda t: t.pop('visual.conv1.weight'), "lacks the model's tensor 'visual.conv1.weight'"), (lambda t: t.update(extra=torch.zeros(1)), "holds a tensor 'extra'"), (lambda t: t.update({'head.weight': torch.zeros(2, 5)}), r"'head.weight' in")):
+    changes = (
+        (lambda t: t.pop('visual.conv1.weight'), "lacks the model's tensor 'visual.conv1.weight'"),
+        (lambda t: t.update(extra=torch.zeros(1)), "holds a tensor 'extra'"),
+        (lambda t: t.update({'head.weight': torch.zeros(2, 5)}), "'head.weight' in"))
+    for change, says in changes:
         mine = dict(tensors)
         change(mine)
         save_file(mine, folder/'model.safetensors')
@@ -245,7 +326,10 @@ def test_a_model_that_does_not_fit_is_named(done, tmp_path):
 
 # --- places
 
-@pytest.mark.parametrize('name', ['metrics.jsonl', 'config.json', 'checkpoint', 'epoch-1.safetensors', 'model.safetensors', '.config.json.part'])
+PLACES = ('metrics.jsonl', 'config.json', 'checkpoint', 'epoch-1.safetensors', 'model.safetensors',
+          '.config.json.part')
+
+@pytest.mark.parametrize('name', PLACES)
 def test_links_in_a_run_folder_lead_nowhere(name, done, tmp_path):
     folder, outside = shutil.copytree(done, tmp_path/'run'), tmp_path/'outside'
     outside.mkdir()
@@ -261,7 +345,9 @@ def test_links_in_a_run_folder_lead_nowhere(name, done, tmp_path):
     assert 'is a link' in refused(run, cfg, progress=False) and 'is a link' in refused(load_run, folder)
     assert seen() == before
 
-@pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl', 'model.safetensors', 'sae.safetensors', 'predictions.parquet'])
+FILES = 'config.json', 'metrics.jsonl', 'model.safetensors', 'sae.safetensors', 'predictions.parquet'
+
+@pytest.mark.parametrize('name', FILES)
 def test_a_queue_does_not_hang(name, done, tmp_path):
     folder = shutil.copytree(done, tmp_path/'run')
     (folder/name).unlink()
@@ -288,21 +374,21 @@ def test_a_command_can_be_pasted(done, tmp_path):
     "Whatever settings, versions and revision say, the command is one papermill with these words."
     folder = shutil.copytree(done, tmp_path/'run')
     about = read_json(folder/'config.json')
-    about['settings'] |= dict(dataset="$(touch executed)`touch executed`'; touch executed #\n\"", suite='-r lam', class_names=["a'b", '$(touch executed)'], lam=2.5, keep_epochs=True)
-    about |= dict(revision='x\ntouch executed', versions=dict(torch='1\ntouch executed'), hardware=dict(threads='1; touch executed'))
+    harm = "$(touch executed)`touch executed`'; touch executed #\n\""
+    names = ["a'b", '$(touch executed)']
+    about['settings'] |= dict(dataset=harm, suite='-r lam', class_names=names, lam=2.5, keep_epochs=True)
+    versions, hardware = dict(torch='1\ntouch executed'), dict(threads='1; touch executed')
+    about |= dict(revision='x\ntouch executed', versions=versions, hardware=hardware)
     write_json(folder/'config.json', about)
     text = reproduce(folder, 'again')
     (tmp_path/'bin').mkdir()
-    (tmp_path/'bin'/'papermill').write_text(f'#!{sys.executable}\nimport json, sys; json.dump(sys.argv[1:], open("said", "w"))\n')
+    script = f'#!{sys.executable}\nimport json, sys\njson.dump(sys.argv[1:], open("said", "w"))\n'
+    (tmp_path/'bin'/'papermill').write_text(script)
     (tmp_path/'bin'/'papermill').chmod(0o755)
-    subprocess.run(['sh', '-c', text], env=os.environ | {'PATH': f"{tmp_path/'bin'}:{os.environ['PATH']}"}, check=True)
+    path = f"{tmp_path/'bin'}:{os.environ['PATH']}"
+    subprocess.run(['sh', '-c', text], env=os.environ | {'PATH': path}, check=True)
     said = json.loads(Path('said').read_text())
     assert not MARK.exists() and said[:2] == ['nbs/05_finetune.ipynb', 'again.ipynb']
-    assert said[said.index('dataset') + 1] == about['settings']['dataset'] and said[said.index('lam') + 1] == '2.5' and said[said.index('keep_epochs') - 1:][2] == 'True'
-    assert any(o == json.dumps(dict(class_names=about['settings']['class_names'])) for o in said)
-
-def test_a_store_of_something_else(tmp_path):
-    Store(tmp_path/'s', dict(a=1))
-    assert "a is 1 there and 2 here" in refused(Store, tmp_path/'s', dict(a=2))
-    (tmp_path/'s'/'about.json').write_text('[')
-    assert 'about.json' in refused(Store, tmp_path/'s', dict(a=1))
+    def given(name): return said[said.index(name) + 1]
+    assert (given('dataset'), given('lam'), given('keep_epochs')) == (harm, '2.5', 'True')
+    assert json.dumps(dict(class_names=names)) in said

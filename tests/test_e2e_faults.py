@@ -1,4 +1,4 @@
-"Kills, faults and going on: processes really die here, and what they leave is compared to the last bit."
+"End to end: kills, faults, going on. Processes really die, and what they leave is compared to the last bit."
 import json, multiprocessing, os, random, re, resource, shutil, signal, subprocess, sys, time
 from itertools import count
 from pathlib import Path
@@ -9,12 +9,13 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
-from sae_ft import sae, trainer
+from sae_ft import batches, sae_train
 from sae_ft.experiment import Experiment, run
 from sae_ft.runs import is_finished, load_run, reproduce
 from sae_ft.plumbing.faults import Stopped
-from sae_ft.plumbing.files import digest, lock, read_json, read_tensors
+from sae_ft.plumbing.files import digest, lock, read_tensors
 from sae_ft.plumbing.resume import Checkpoint
 from sae_ft.sae_train import train_sae
 from sae_ft.embeddings import embed_kept
@@ -35,7 +36,8 @@ def one_line(error):
 def begin(target, arg, ready):
     "What a process does first: one thread, no words, and a sign that its work begins."
     torch.set_num_threads(1)
-    os.close(2); os.open(os.devnull, os.O_WRONLY)
+    os.close(2)
+    os.open(os.devnull, os.O_WRONLY)
     ready.set()
     target(arg)
 
@@ -45,19 +47,22 @@ def run_life(settings):
 def sae_life(folder):
     torch.manual_seed(0)
     z = torch.randn(1500, 32) @ torch.randn(32, 32)
-    sae, history = train_sae(z, epochs=40, progress=False, checkpoint=Checkpoint(f'{folder}/state.safetensors', every=.05))
+    kept = Checkpoint(f'{folder}/state.safetensors', every=.05)
+    sae, history = train_sae(z, epochs=40, progress=False, checkpoint=kept)
     sae.save(f'{folder}/sae.safetensors')
     Path(folder, 'history').write_text(json.dumps(history))
 
 def embed_life(folder):
     torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 64, 5), torch.nn.ReLU(), torch.nn.Conv2d(64, 64, 5), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    pooled = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    net = nn.Sequential(nn.Conv2d(3, 64, 5), nn.ReLU(), nn.Conv2d(64, 64, 5), *pooled)
     data = [(torch.randn(3, 32, 32), i) for i in range(640)]
-    z, y = embed_kept(net, data, f'{folder}/parts', every=0, batch_size=16, device='cpu', precision='fp32', progress=False)
+    how = dict(batch_size=16, device='cpu', precision='fp32', progress=False)
+    z, y = embed_kept(net, data, f'{folder}/parts', every=0, **how)
     np.savez(f'{folder}/z.npz', z=z.numpy(), y=y.numpy())
 
 def live(target, arg, seconds=None):
-    "One process: until its end, or until it is killed after so many seconds of work. Returns its exit code and how long it worked."
+    "One process, to its end or killed after so many seconds of work: its exit code, and how long it worked."
     ready = LIVES.Event()
     p = LIVES.Process(target=begin, args=(target, arg, ready))
     p.start()
@@ -70,7 +75,10 @@ def live(target, arg, seconds=None):
 
 @pytest.fixture(scope='module', autouse=True)
 def alike():
-    "Sums of floats depend on the number of threads: one in every process, here too. And the first process imports everything, the others find it there."
+    """Sums of floats depend on the number of threads: one in every process, here too.
+
+    The first process imports everything, and the others find it there.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     live(bool, 0)
@@ -92,12 +100,15 @@ def pictures(tmp_path_factory):
     root, rng = tmp_path_factory.mktemp('pictures'), np.random.default_rng(0)
     for c in ('cat', 'dog', 'tree'):
         (root/c).mkdir()
-        for i in range(16): Image.fromarray(rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)).save(root/c/f'{i}.png')
+        for i in range(16):
+            pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root/c/f'{i}.png')
     return str(root)
 
 @pytest.fixture(scope='module')
 def settings(pictures):
-    return dict(dataset=pictures, epochs=2, batch_size=6, sae_epochs=20, lr=3e-4, log_every=1, precision='fp32', device='cpu', keep_epochs=True)
+    return dict(dataset=pictures, epochs=2, batch_size=6, sae_epochs=20, lr=3e-4, log_every=1,
+                precision='fp32', device='cpu', keep_epochs=True)
 
 @pytest.fixture(scope='module')
 def quiet_run(settings, tmp_path_factory):
@@ -113,7 +124,14 @@ def same(a, b):
     files = {o.name for o in a.folder.iterdir()}
     assert files == {o.name for o in b.folder.iterdir()}
     assert record(a) == record(b) and a.predictions.equals(b.predictions)
-    for o in files: assert not o.endswith('.safetensors') or checksum(a.folder/o) == checksum(b.folder/o), o
+    for o in files:
+        if o.endswith('.safetensors'): assert checksum(a.folder/o) == checksum(b.folder/o), o
+
+def left_by(folder, code):
+    "What a killed run left."
+    if (folder/'checkpoint'/'tune.safetensors').exists(): return 'checkpoint'
+    if code == 0: return 'finished'
+    return 'begun' if folder.exists() else 'nothing'
 
 def test_a_run_killed_at_twenty_moments(settings, quiet_run, tmp_path):
     whole, seconds = quiet_run
@@ -122,11 +140,12 @@ def test_a_run_killed_at_twenty_moments(settings, quiet_run, tmp_path):
         mine = dict(settings, out_dir=str(tmp_path/str(i)), save_every=(0., .2, 60.)[i % 3])
         code, _ = live(run_life, mine, moment)
         assert code in (-signal.SIGKILL, 0)
-        found.append('checkpoint' if (tmp_path/str(i)/'checkpoint'/'tune.safetensors').exists() else 'finished' if code == 0 else 'begun' if (tmp_path/str(i)).exists() else 'nothing')
+        found.append(left_by(tmp_path/str(i), code))
         assert live(run_life, mine)[0] == 0
         same(whole, load_run(tmp_path/str(i)))
         shutil.rmtree(tmp_path/str(i))
-    assert found.count('checkpoint') >= 2 and found.count('finished') <= 12, found  # the moments were not all too early or too late
+    # the moments were not all too early or too late
+    assert found.count('checkpoint') >= 2 and found.count('finished') <= 12, found
 
 def test_sae_training_killed_at_ten_moments(tmp_path):
     (tmp_path/'quiet').mkdir()
@@ -136,7 +155,8 @@ def test_sae_training_killed_at_ten_moments(tmp_path):
         (folder := tmp_path/str(i)).mkdir()
         kills += live(sae_life, str(folder), moment)[0] == -signal.SIGKILL
         assert live(sae_life, str(folder))[0] == 0
-        assert checksum(folder/'sae.safetensors') == checksum(tmp_path/'quiet'/'sae.safetensors') and (folder/'history').read_text() == (tmp_path/'quiet'/'history').read_text()
+        assert checksum(folder/'sae.safetensors') == checksum(tmp_path/'quiet'/'sae.safetensors')
+        assert (folder/'history').read_text() == (tmp_path/'quiet'/'history').read_text()
     assert code == 0 and kills >= 3
 
 def test_embedding_killed_at_ten_moments(tmp_path):
@@ -160,14 +180,18 @@ def wait_for(condition, seconds=120):
         assert time.time() - t < seconds, 'waited too long'
         time.sleep(.02)
 
-ENV = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | {'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1', 'MPLBACKEND': 'module://matplotlib_inline.backend_inline'}
+ENV = {k: v for k, v in os.environ.items() if k != 'IN_TEST'} | {
+    'PYTHONPATH': str(ROOT), 'HF_HUB_OFFLINE': '1', 'OMP_NUM_THREADS': '1',
+    'MPLBACKEND': 'module://matplotlib_inline.backend_inline'}
 LONG = dict(epochs=60, save_every=3600.)  # only SIGTERM makes it save
 
 def steps_of(folder):
     path = Path(folder)/'metrics.jsonl'
     return path.read_text().count('"step", ') if path.exists() else 0
 
-def saved_step(folder): return len([o for o in Checkpoint(Path(folder)/'checkpoint'/'tune.safetensors').load()[1]['lines'] if o['event'] == 'step'])
+def saved_step(folder):
+    _, place = Checkpoint(Path(folder)/'checkpoint'/'tune.safetensors').load()
+    return len([o for o in place['lines'] if o['event'] == 'step'])
 
 IMPATIENT = '''
 import os, signal
@@ -181,27 +205,34 @@ Tuning.save = interrupted
 
 @pytest.mark.parametrize('first', ('', IMPATIENT), ids=('once', 'twice'))
 def test_sigterm_saves_and_stops(settings, first, tmp_path):
-    code = f'{first}from sae_ft.experiment import run, Config; run(Config(**{dict(settings, **LONG, out_dir="run")!r}), progress=False)'
-    p = subprocess.Popen([sys.executable, '-c', code], cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, text=True)
+    mine = dict(settings, **LONG, out_dir='run')
+    code = f'{first}from sae_ft.experiment import run, Config; run(Config(**{mine!r}), progress=False)'
+    words = [sys.executable, '-c', code]
+    p = subprocess.Popen(words, cwd=tmp_path, env=ENV, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: steps_of(tmp_path/'run') > 20)
     t = time.time()
     p.terminate()
     said = p.communicate(timeout=60)[1]
     assert time.time() - t < 10 and p.returncode == 143
-    step = int(re.search(r'stopped by SIGTERM after step (\d+) of \d+; what was done is kept in .*tune.safetensors.*goes on from there\.\n', said)[1])
+    sentence = (r'stopped by SIGTERM after step (\d+) of \d+; '
+                r'what was done is kept in .*tune.safetensors.*goes on from there\.\n')
+    step = int(re.search(sentence, said)[1])
     assert step > 20 and saved_step(tmp_path/'run') == step
 
 def test_sigterm_saves_the_very_step_of_an_sae(tmp_path, monkeypatch):
-    z, how, steps = torch.randn(400, 16, generator=torch.Generator().manual_seed(0)), dict(expansion=16, k=1, epochs=5, progress=False), count()
+    z = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+    how, steps = dict(expansion=16, k=1, epochs=5, progress=False), count()
     whole, history = train_sae(z, **how)
     assert history[1]['dead'] > 0  # so that it matters how long a feature was silent
-    def one(*args, was=sae.train_step):
+    def one(*args, was=sae_train.train_step):
         if next(steps) == 9: os.kill(os.getpid(), signal.SIGTERM)  # in the tenth step, of eight an epoch
         was(*args)
-    monkeypatch.setattr(sae, 'train_step', one)
+    monkeypatch.setattr(sae_train, 'train_step', one)
     kept = Checkpoint(tmp_path/'sae.safetensors', every=3600.)
     with pytest.raises(Stopped) as error: train_sae(z, **how, checkpoint=kept)
-    assert error.value.code == 143 and one_line(error).startswith('stopped by SIGTERM in epoch 2 of 5 of the SAE; what was done is kept in')
+    assert error.value.code == 143
+    sentence = 'stopped by SIGTERM in epoch 2 of 5 of the SAE; what was done is kept in'
+    assert one_line(error).startswith(sentence)
     about = kept.load()[1]
     assert about['step'] == 2 and about['history'] == history[:1]
     again, lines = train_sae(z, **how, checkpoint=kept)
@@ -212,7 +243,9 @@ def test_sigterm_saves_the_very_step_of_an_sae(tmp_path, monkeypatch):
 
 def papermill(cwd, parameters, out='out.ipynb'):
     args = [o for k, v in parameters.items() for o in ('-p', k, str(v))]
-    return subprocess.Popen([sys.executable, '-m', 'papermill', '--no-progress-bar', ROOT/'nbs'/'05_finetune.ipynb', out, *args], cwd=cwd, env=ENV, stderr=subprocess.PIPE, text=True)
+    notebook = ROOT/'nbs'/'05_finetune.ipynb'
+    words = [sys.executable, '-m', 'papermill', '--no-progress-bar', notebook, out, *args]
+    return subprocess.Popen(words, cwd=cwd, env=ENV, stderr=subprocess.PIPE, text=True)
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='a kernel hears of the end of papermill on Linux only')
 def test_papermill_stopped_by_sigterm_goes_on(settings, tmp_path):
@@ -221,7 +254,8 @@ def test_papermill_stopped_by_sigterm_goes_on(settings, tmp_path):
     wait_for(lambda: steps_of(tmp_path/'run') > 3)
     p.terminate()
     said = p.communicate(timeout=60)[1]  # ends when the kernel has closed the pipe, too
-    assert p.returncode == -signal.SIGTERM and re.search('stopped by SIGTERM after step .* goes on from there', said), said[-2000:]
+    assert p.returncode == -signal.SIGTERM, said[-2000:]
+    assert re.search('stopped by SIGTERM after step .* goes on from there', said), said[-2000:]
     assert not is_finished(tmp_path/'run') and saved_step(tmp_path/'run') > 3
     p = papermill(tmp_path, mine)
     assert p.communicate(timeout=300) and p.returncode == 0
@@ -234,53 +268,68 @@ def test_papermill_stopped_by_sigterm_goes_on(settings, tmp_path):
     # the command of a finished run shows it again
     when = (tmp_path/'run'/'model.safetensors').stat().st_mtime_ns
     p = papermill(tmp_path, mine)
-    assert p.communicate(timeout=300) and p.returncode == 0 and (tmp_path/'run'/'model.safetensors').stat().st_mtime_ns == when
+    assert p.communicate(timeout=300) and p.returncode == 0
+    assert (tmp_path/'run'/'model.safetensors').stat().st_mtime_ns == when
     assert 'is finished: it is shown again' in json.dumps(nbformat.read(tmp_path/'out.ipynb', 4))
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the runs of a sweep end with it on Linux only')
 def test_a_sweep_killed_and_restarted_loses_nothing(settings, tmp_path):
+    notebook = str(ROOT/'nbs'/'05_finetune.ipynb')
     code = f'''
 from sae_ft.sweep import grid, sweep
 if __name__ == '__main__':
-    table = sweep(grid('runs', **{dict(settings, epochs=2)!r}, seed=[0, 1]), notebook={str(ROOT/"nbs"/"05_finetune.ipynb")!r}, progress=False)
+    runs = grid('runs', **{dict(settings, epochs=2)!r}, seed=[0, 1])
+    table = sweep(runs, notebook={notebook!r}, progress=False)
     print(table.to_json(orient='records'))
 '''
     (tmp_path/'go.py').write_text(code)
-    def start(): return subprocess.Popen([sys.executable, 'go.py'], cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, text=True)
+    words, first, second = [sys.executable, 'go.py'], tmp_path/'runs'/'seed0', tmp_path/'runs'/'seed1'
+    def start(): return subprocess.Popen(words, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, text=True)
     p = start()
-    wait_for(lambda: is_finished(tmp_path/'runs'/'seed0') and steps_of(tmp_path/'runs'/'seed1') > 0, 240)
+    wait_for(lambda: is_finished(first) and steps_of(second) > 0, 240)
     children = psutil.Process(p.pid).children(recursive=True)
     p.kill()
     assert not psutil.wait_procs(children, timeout=20)[1], 'a run outlived its sweep'
-    assert is_finished(tmp_path/'runs'/'seed0') and not is_finished(tmp_path/'runs'/'seed1')
-    when = (tmp_path/'runs'/'seed0'/'model.safetensors').stat().st_mtime_ns
+    assert is_finished(first) and not is_finished(second)
+    when = (first/'model.safetensors').stat().st_mtime_ns
     rows = json.loads(start().communicate(timeout=300)[0])
-    assert [o['state'] for o in rows] == ['was done', 'done'] and (tmp_path/'runs'/'seed0'/'model.safetensors').stat().st_mtime_ns == when
-    assert load_run(tmp_path/'runs'/'seed1').provenance['resumed'] and 'resumed' not in load_run(tmp_path/'runs'/'seed0').provenance
+    assert [o['state'] for o in rows] == ['was done', 'done']
+    assert (first/'model.safetensors').stat().st_mtime_ns == when
+    assert load_run(second).provenance['resumed'] and 'resumed' not in load_run(first).provenance
 
 # --- faults
 
 class Cut(Exception): pass
 
-@pytest.fixture
-def begun(settings, tmp_path):
-    "Settings of a run that was cut off after its first epoch, with a checkpoint."
-    mine = dict(settings, out_dir=str(tmp_path/'run'), save_every=0.)
-    exp = Experiment(Config(**mine), progress=False)
+@pytest.fixture(scope='module')
+def cut_off(settings, tmp_path_factory):
+    "The folder of a run that was cut off after its first epoch, with a checkpoint."
+    folder = tmp_path_factory.mktemp('cut')/'run'
+    exp = Experiment(Config(**dict(settings, out_dir=str(folder), save_every=0.)), progress=False)
     log = exp.log
     def dying(**line):
         log(**line)
         if line['event'] == 'epoch': raise Cut
     exp.log = dying
-    with pytest.raises(Cut): exp.zero_shot(), exp.fit_sae(), exp.tune()
+    with pytest.raises(Cut):
+        exp.zero_shot()
+        exp.fit_sae()
+        exp.tune()
     exp.lock.release(force=True)
-    return mine
+    return folder
+
+@pytest.fixture
+def begun(cut_off, settings, tmp_path):
+    "Settings of a run that was cut off, in a folder of its own."
+    shutil.copytree(cut_off, tmp_path/'run')
+    return dict(settings, out_dir=str(tmp_path/'run'), save_every=0.)
 
 def state(settings): return Path(settings['out_dir'])/'checkpoint'/'tune.safetensors'
 def go_on(settings): return run(Config(**settings), progress=False)
 
 def full_life(settings):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000_000, 20_000_000))  # no file larger than 20 MB: a checkpoint has 47
+    most = 20_000_000  # bytes of a file: a checkpoint has 47 MB
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     try: run(Config(**settings), progress=False)
     except OSError as e: Path(settings['out_dir'] + '.said').write_text(str(e))
 
@@ -288,15 +337,18 @@ def test_no_room_for_a_checkpoint(begun, quiet_run):
     before = state(begun).read_bytes()
     live(full_life, begun)
     said = Path(begun['out_dir'] + '.said').read_text()
-    assert re.fullmatch(r"'.*tune.safetensors' could not be written \(.*File too large.*\); the one that was there before is kept: free some space and run again\.", said), said
+    assert re.fullmatch(r"'.*tune.safetensors' could not be written \(.*File too large.*\); "
+                        r'the one that was there before is kept: free some space and run again\.', said), said
     assert state(begun).read_bytes() == before and not list(Path(begun['out_dir']).rglob('.*.part'))
     same(quiet_run[0], go_on(begun))
 
-def unshare(*command): return subprocess.run(['unshare', '-rm', 'sh', '-c', *command], capture_output=True, text=True, env=ENV)
+def unshare(command):
+    return subprocess.run(['unshare', '-rm', 'sh', '-c', command], capture_output=True, text=True, env=ENV)
 
 def test_a_disk_that_is_full(begun, quiet_run, tmp_path):
     "A real file system of 60 MB, where the second checkpoint of 47 MB does not fit beside the first."
-    if shutil.which('unshare') is None or unshare('mount -t tmpfs none /mnt').returncode: pytest.skip('no file system can be mounted here')
+    if shutil.which('unshare') is None or unshare('mount -t tmpfs none /mnt').returncode:
+        pytest.skip('no file system can be mounted here')
     there = dict(begun, out_dir=str(tmp_path/'disk'/'run'))
     code = f'''
 import torch; torch.set_num_threads(1)
@@ -307,16 +359,28 @@ except OSError as e: print(e)
 '''
     (tmp_path/'disk').mkdir()
     (tmp_path/'go.py').write_text(code)
-    got = unshare(f"mount -t tmpfs -o size=60m none '{tmp_path}/disk' && cp -r '{begun['out_dir']}' '{tmp_path}/disk/run' && {sys.executable} {tmp_path}/go.py && cp -r '{tmp_path}/disk/run' '{tmp_path}/after'")
-    assert re.fullmatch(r"'.*' could not be written \(.*No space left on device.*\).*: free some space and run again\.", got.stdout.strip()), got
-    assert (tmp_path/'after'/'checkpoint'/'tune.safetensors').read_bytes() == state(begun).read_bytes()
-    same(quiet_run[0], go_on(dict(begun, out_dir=str(tmp_path/'after'))))
+    disk, after = tmp_path/'disk', tmp_path/'after'
+    got = unshare(' && '.join([
+        f"mount -t tmpfs -o size=60m none '{disk}'", f"cp -r '{begun['out_dir']}' '{disk}/run'",
+        f'{sys.executable} {tmp_path}/go.py', f"cp -r '{disk}/run' '{after}'"]))
+    sentence = r"'.*' could not be written \(.*No space left on device.*\).*: free some space and run again\."
+    assert re.fullmatch(sentence, got.stdout.strip()), got
+    assert (after/'checkpoint'/'tune.safetensors').read_bytes() == state(begun).read_bytes()
+    same(quiet_run[0], go_on(dict(begun, out_dir=str(after))))
 
-@pytest.mark.parametrize('harm', [lambda b: b[:-1], lambda b: b[:9], lambda b: b'', lambda b: b[:len(b)//2] + bytes([b[len(b)//2] ^ 4]) + b[len(b)//2 + 1:], lambda b: os.urandom(100)], ids=['cut by one', 'cut to nine', 'empty', 'one bit', 'noise'])
+def one_bit(raw):
+    middle = len(raw)//2
+    return raw[:middle] + bytes([raw[middle] ^ 4]) + raw[middle + 1:]
+
+HARMS = {'cut by one': lambda b: b[:-1], 'cut to nine': lambda b: b[:9], 'empty': lambda b: b'',
+         'one bit': one_bit, 'noise': lambda b: os.urandom(100)}
+
+@pytest.mark.parametrize('harm', HARMS.values(), ids=HARMS)
 def test_a_damaged_checkpoint_is_said_and_can_be_deleted(begun, quiet_run, harm):
     state(begun).write_bytes(harm(state(begun).read_bytes()))
     with pytest.raises(ValueError) as error: go_on(begun)
-    assert re.fullmatch(r"the checkpoint '.*tune.safetensors' is damaged: delete it, and what it held is made again\.", one_line(error))
+    sentence = r"the checkpoint '.*tune.safetensors' is damaged: delete it, and what it held is made again\."
+    assert re.fullmatch(sentence, one_line(error))
     state(begun).unlink()
     same(quiet_run[0], go_on(begun))
 
@@ -339,12 +403,17 @@ def test_two_runs_in_one_folder(begun):
         wait_for((Path(begun['out_dir'])/'ready').exists)
         before = (Path(begun['out_dir'])/'metrics.jsonl').read_bytes()
         with pytest.raises(ValueError) as error: go_on(begun)
-        assert 'another process is at work in' in one_line(error) and (Path(begun['out_dir'])/'metrics.jsonl').read_bytes() == before
-    finally: p.kill(), p.join()
+        assert 'another process is at work in' in one_line(error)
+        assert (Path(begun['out_dir'])/'metrics.jsonl').read_bytes() == before
+    finally:
+        p.kill()
+        p.join()
 
 def test_other_settings_do_not_go_on(begun):
     with pytest.raises(ValueError) as error: go_on(dict(begun, lam=2., seed=7))
-    assert re.search(r'holds a run with other settings \(lam 1.0 there and 2.0 here, seed 0 there and 7 here\): choose another out_dir', one_line(error))
+    sentence = ('holds a run with other settings (lam 1.0 there and 2.0 here, seed 0 there and 7 here): '
+                'choose another out_dir')
+    assert sentence in one_line(error)
     assert state(begun).exists()
 
 def test_other_pictures_do_not_go_on(begun):
@@ -359,41 +428,54 @@ def test_other_pictures_do_not_go_on(begun):
 def test_a_loss_that_is_not_finite(settings, tmp_path):
     mine = dict(settings, out_dir=str(tmp_path/'run'), lr=1e8, warmup=0., clip_grad=1e9, save_every=0.)
     with pytest.raises(ValueError) as error: run(Config(**mine), progress=False)
-    said = re.search(r'the (?:loss|gradient) became \S+ at step (\d+), in the batch of (\d+) training pictures, (.*): lower lr \(now .*\) or lam, or look at these pictures; what was done is kept in', one_line(error))
+    sentence = (r'the (?:loss|gradient) became \S+ at step (\d+), in the batch of (\d+) training pictures, '
+                r'(.*): lower lr \(now .*\) or lam, or look at these pictures; what was done is kept in')
+    said = re.search(sentence, one_line(error))
     assert int(said[1]) > 0 and int(said[2]) == 6 and re.fullmatch(r'(\S+\.png(, )?){6}', said[3])
     tensors, about = Checkpoint(state(mine)).load()
-    assert all(v.isfinite().all() for k, v in tensors.items() if k.startswith('classifier/')) and about['at']['step'] + 8*about['at']['epoch'] == int(said[1])
+    assert all(v.isfinite().all() for k, v in tensors.items() if k.startswith('classifier/'))
+    assert about['at']['step'] + 8*about['at']['epoch'] == int(said[1])
 
 def test_a_worker_that_dies(begun, monkeypatch):
-    whole = trainer.Crops.__getitem__
+    whole = batches.Crops.__getitem__
     def dying(self, at):
         if torch.utils.data.get_worker_info(): os.kill(os.getpid(), signal.SIGKILL)
         return whole(self, at)
-    monkeypatch.setattr(trainer.Crops, '__getitem__', dying)
+    monkeypatch.setattr(batches.Crops, '__getitem__', dying)
     before = state(begun).read_bytes()
     with pytest.raises(RuntimeError) as error: go_on(dict(begun, workers=1))
-    assert one_line(error) == 'a process that decodes pictures died, often for lack of memory: lower workers (now 1) and run again.' and state(begun).read_bytes() == before
+    sentence = ('a process that decodes pictures died, often for lack of memory: '
+                'lower workers (now 1) and run again.')
+    assert one_line(error) == sentence and state(begun).read_bytes() == before
 
 @pytest.mark.parametrize('workers', [0, 1])
 def test_a_picture_that_breaks_while_the_run_goes(settings, tmp_path, workers):
-    mine = dict(settings, dataset=shutil.copytree(settings['dataset'], tmp_path/'pictures').as_posix(), workers=workers, out_dir=str(tmp_path/'run'))
+    pictures = shutil.copytree(settings['dataset'], tmp_path/'pictures').as_posix()
+    mine = dict(settings, dataset=pictures, workers=workers, out_dir=str(tmp_path/'run'))
     exp = Experiment(Config(**mine), progress=False)
-    exp.zero_shot(), exp.fit_sae()
+    exp.zero_shot()
+    exp.fit_sae()
     for o in Path(mine['dataset']).rglob('*.png'): o.write_bytes(b'gone')
     with pytest.raises(ValueError) as error: exp.tune()
-    assert re.fullmatch(r'picture .*\.png cannot be read any more \(no picture of a known kind\): it changed since it was checked\.', one_line(error))
+    sentence = (r'picture .*\.png cannot be read any more \(no picture of a known kind\): '
+                r'it changed since it was checked\.')
+    assert re.fullmatch(sentence, one_line(error))
 
 def hungry_life(settings):
     exp = Experiment(Config(**settings), progress=False)
     room = psutil.Process().memory_info().vms + 60_000_000
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
-    try: exp.zero_shot(), exp.fit_sae(), exp.tune()
+    try:
+        exp.zero_shot()
+        exp.fit_sae()
+        exp.tune()
     except MemoryError as e: Path(settings['out_dir'] + '.said').write_text(str(e))
 
 def test_memory_that_runs_out(settings, tmp_path):
     mine = dict(settings, batch_size=48, out_dir=str(tmp_path/'run'))
     live(hungry_life, mine)
-    assert re.fullmatch(r'there is not enough memory: lower batch_size \(.*\).*\.', Path(mine['out_dir'] + '.said').read_text())
+    said = Path(mine['out_dir'] + '.said').read_text()
+    assert re.fullmatch(r'there is not enough memory: lower batch_size \(.*\).*\.', said)
 
 def test_workers_change_nothing(begun, quiet_run): same(quiet_run[0], go_on(dict(begun, workers=2)))
 
@@ -401,16 +483,21 @@ def test_workers_change_nothing(begun, quiet_run): same(quiet_run[0], go_on(dict
 
 def test_a_run_says_what_it_was_made_of(quiet_run):
     about = quiet_run[0].provenance
-    assert about['seed'] == 0 and about['command'] and about['versions']['torch'] and about['hardware']['threads'] == 1
-    assert set(about['fingerprint']) == {'model', 'train', 'val', 'test'} and all(re.fullmatch('[0-9a-f]{64}', o) for o in about['fingerprint'].values())
+    assert about['seed'] == 0 and about['command']
+    assert about['versions']['torch'] and about['hardware']['threads'] == 1
+    assert set(about['fingerprint']) == {'model', 'train', 'val', 'test'}
+    assert all(re.fullmatch('[0-9a-f]{64}', o) for o in about['fingerprint'].values())
     if (ROOT/'.git').exists(): assert re.fullmatch(r'[0-9a-f]{40}(\+changed)?', about['revision'])
 
 def test_reproduce_gives_the_same_metrics(quiet_run, tmp_path, capsys):
     done = quiet_run[0]
     text = reproduce(done, str(tmp_path/'again'), str(ROOT/'nbs'/'05_finetune.ipynb'))
-    assert capsys.readouterr().out.strip() == text and text.splitlines()[-1].startswith('OMP_NUM_THREADS=1 papermill ')
-    got = subprocess.run(text.replace(' papermill ', f' {sys.executable} -m papermill ', 1), shell=True, cwd=tmp_path, env=ENV, capture_output=True, text=True)
+    assert capsys.readouterr().out.strip() == text
+    assert text.splitlines()[-1].startswith('OMP_NUM_THREADS=1 papermill ')
+    text = text.replace(' papermill ', f' {sys.executable} -m papermill ', 1)
+    got = subprocess.run(text, shell=True, cwd=tmp_path, env=ENV, capture_output=True, text=True)
     assert got.returncode == 0, got.stderr[-2000:]
     again = load_run(tmp_path/'again')
     for name in ('before', 'after'): assert again.results[name] == done.results[name]
-    assert again.of('step') == done.of('step') and checksum(again.folder/'model.safetensors') == checksum(done.folder/'model.safetensors')
+    assert again.of('step') == done.of('step')
+    assert checksum(again.folder/'model.safetensors') == checksum(done.folder/'model.safetensors')
