@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FEATURE_METHODS', 'FEATURE_COLUMNS', 'study_all', 'record_features', 'over_seeds', 'record_trade_off']
 
-# %% ../nbs/11_paper_records.ipynb #b00318c0
+# %% ../nbs/11_paper_records.ipynb #c1171b3e
 from pathlib import Path
 from typing import Optional
 
