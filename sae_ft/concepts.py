@@ -109,7 +109,7 @@ def agreement(
     share: torch.Tensor,   # (n, V) of `top_words`
     draws: int = 100,      # of random names
     seed: int = 0,         # of the draws
-) -> pd.DataFrame:         # a row a quarter by confidence, and one for all: features, agreement, random, ceiling
+) -> pd.DataFrame:         # a row a quarter by confidence, one for all: features, agreement, random, ceiling
     "How often names agree with pictures."
     place = {w: i for i, w in enumerate(words)}
     alive = np.where(~share[:, 0].isnan())[0]
