@@ -17,6 +17,8 @@ PARTS = {'': 'The method', 'plumbing': 'Plumbing'}  # folder of nbs/ -> heading 
 MAP = re.compile(r'^\| \[[^\]]*\]\(([\w/-]+)\.ipynb\)', re.MULTILINE)
 CODE = r'```.*?```|`[^`\n]*`'  # is left alone
 MATH = re.compile(CODE + r'|\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])', re.DOTALL)
+STYLES = re.compile(r'<style\b.*?</style>', re.DOTALL)
+UNUSED = re.compile(r'--jp-icon-[\w-]+:\s*url\([^)]*\);?|/\*.*?\*/', re.DOTALL)  # icons of buttons
 NEEDLESS = re.compile(r'<script\b.*?</script>|<link\b[^>]*>', re.DOTALL | re.IGNORECASE)
 BAR = ('font: 14px system-ui, sans-serif; padding: .6em 1em; '
        'border-bottom: 1px solid #ccc; display: flex; gap: 2em')
@@ -134,7 +136,8 @@ def build(to: Path = ROOT/'_docs', folder: Path = NBS) -> list[Path]:
         made = []
         about = dict(name=html.escape(titles[name]), path=str(folder/part_of(name)))
         page, _ = exporter.from_notebook_node(prepare(notebooks[name], made), resources=dict(metadata=about))
-        page = links(NEEDLESS.sub('', page), to, name)
+        page = STYLES.sub(lambda m: UNUSED.sub('', m[0]), NEEDLESS.sub('', page))
+        page = links(page, to, name)
         page = re.sub(r'formula(\d+)here', lambda m: made[int(m[1])], page)
         bar = navigation(name, names, titles)
         page = re.sub(r'(<body\b[^>]*>)', lambda m: m[1] + bar, page, count=1)

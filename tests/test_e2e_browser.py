@@ -41,7 +41,8 @@ def test_every_notebook_opens(open_notebook, part):
         except Exception as e: failed[name] = f'{type(e).__name__}: {e}'  # the others are still opened
         else:
             cells = nb.page.locator('.jp-Notebook .jp-Cell').count()
-            opened = nb.dialogs() == 0 and cells == nb.cells > 3
+            least = 1 if name == 'plumbing/00_promises' else 4  # that one is a page of prose
+            opened = nb.dialogs() == 0 and cells == nb.cells >= least
             if not opened: failed[name] = f'{nb.dialogs()} dialogs, {cells} of {nb.cells} cells'
     assert not failed and len(names) > 5
 
