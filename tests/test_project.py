@@ -242,9 +242,9 @@ def test_plumbing_stands_alone():
 
 def exported(path: Path) -> list[str]:
     "A module's `__all__`."
-    lists = [node.value for node in ast.parse(path.read_text(encoding='utf-8')).body
-             if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '__all__']
-    return ast.literal_eval(lists[0])
+    body = ast.parse(path.read_text(encoding='utf-8')).body
+    set_to = [node for node in body if isinstance(node, ast.Assign)]
+    return next(ast.literal_eval(node.value) for node in set_to if ast.unparse(node.targets[0]) == '__all__')
 
 def test_a_name_is_exported_once_and_what_it_names_too():
     names = [(o, name) for name, path in MODULES.items() for o in exported(path)]
