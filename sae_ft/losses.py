@@ -20,9 +20,9 @@ from .activations import Taps
 def full_precision(z): return z if z.dtype == torch.float64 else z.float()
 
 class _CodesAgain(torch.autograd.Function):
-    "Codes that were computed before: the gradient goes to z through the encoder, for each use of its own."
+    "Codes that were computed before: the gradient goes to u through the encoder, for each use of its own."
     @staticmethod
-    def forward(ctx, z, s, leaf):  # (B, d), (B, n) computed from the leaf, which holds z's values
+    def forward(ctx, u, s, leaf):  # (B, d), (B, n) computed from the leaf, which holds u's values
         ctx.s, ctx.leaf = s, leaf
         return s.detach()
     @staticmethod
@@ -39,18 +39,19 @@ class Move:
         self.z0 = None if z0 is None else full_precision(z0).detach()
         self._encoded = {}           # SAE -> leaf, s, s0
 
-    def _encode(self, sae):
+    def _encode(self, sae, u):  # (B, d)
         with torch.no_grad(): s0 = sae.encode(self.z0)
-        leaf = self.z.detach().requires_grad_(self.z.requires_grad)
-        return leaf, sae.encode(leaf), s0
+        leaf = u.detach().requires_grad_(u.requires_grad)
+        return leaf, sae.act(sae.pre(leaf)), s0
 
     def codes(self,
         sae: nn.Module,  # a frozen SAE
     ) -> tuple:          # s (B, n), with a gradient to z, and s0 (B, n), without
         "Codes after and before."
-        if sae not in self._encoded: self._encoded[sae] = self._encode(sae)
+        u = sae.normalise(self.z)
+        if sae not in self._encoded: self._encoded[sae] = self._encode(sae, u)
         leaf, s, s0 = self._encoded[sae]
-        return (_CodesAgain.apply(self.z, s, leaf) if s.requires_grad else s), s0
+        return (_CodesAgain.apply(u, s, leaf) if s.requires_grad else s), s0
 
 class Regulariser:
     """A price on moving from z0 to z: `reg(z, z0)` is a scalar. Regularisers add, and take weights.

@@ -1,6 +1,4 @@
-"""A tiny run with class names that are HTML, its study, and its page: fixtures for several test files.
-
-A file that imports a fixture has one of its own; so what they hold is kept here, and made once a session."""
+"A tiny run with class names that are HTML, its study, and its page: fixtures of conftest."
 from dataclasses import replace
 
 import pytest
@@ -12,7 +10,6 @@ from sae_ft.report import write_report
 from sae_ft.settings import Config
 
 EVIL = '<script>alert(1)<', '<img src=x onerror="alert(1)">', "a'b&c"  # a folder's name may not hold a slash
-_made = {}  # fixture -> what it gave
 
 def make_run(root):
     "Settings of a tiny run below `root`, and its folder."
@@ -27,25 +24,19 @@ def make_run(root):
         device='cpu', lr=3e-3, out_dir=str(root/'run <b>'))
     return cfg, run(cfg, progress=False).folder
 
-def once(name, make):
-    if name not in _made: _made[name] = make()
-    return _made[name]
-
 @pytest.fixture(scope='session')
 def tiny_run(tmp_path_factory):
     "Settings and folder."
-    return once('tiny_run', lambda: make_run(tmp_path_factory.mktemp('tiny <b>')))
+    return make_run(tmp_path_factory.mktemp('tiny <b>'))
 
 @pytest.fixture(scope='session')
-def study(tiny_run): return once('study', lambda: study_features(tiny_run[1], progress=False))
+def study(tiny_run): return study_features(tiny_run[1], progress=False)
 
 @pytest.fixture(scope='session')
 def still_study(tiny_run):
     "The same pictures, of a run that changed nothing: no epoch of training."
-    def make():
-        cfg = replace(tiny_run[0], method='zero-shot', epochs=0, out_dir=tiny_run[0].out_dir + ' still')
-        return study_features(run(cfg, progress=False), progress=False)
-    return once('still_study', make)
+    cfg = replace(tiny_run[0], method='zero-shot', epochs=0, out_dir=tiny_run[0].out_dir + ' still')
+    return study_features(run(cfg, progress=False), progress=False)
 
 @pytest.fixture(scope='session')
-def report_page(study): return once('report_page', lambda: write_report(study))
+def report_page(study): return write_report(study)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.transformer import QuickGELU
 from safetensors.torch import save_file
-from tiny_clip import RESNET, TEMPLATES, VIT, WORDS, tiny, weights  # noqa: F401
+from tiny_clip import RESNET, TEMPLATES, VIT, WORDS, weights
 
 from sae_ft import clip as C
 from sae_ft.plumbing.devices import autocast

@@ -8,7 +8,6 @@ from PIL import Image
 
 from browser import ARTEFACTS, Notebook, browser, lab
 from current import ROOT
-from studies import report_page, study, tiny_run  # fixtures
 
 NBS = ROOT/'nbs'
 

@@ -2,7 +2,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_clip import TEMPLATES, WORDS, tiny  # noqa: F401
+from tiny_clip import TEMPLATES, WORDS
 
 from sae_ft.clip import load_clip, zero_shot
 from sae_ft.embeddings import embed, embed_kept

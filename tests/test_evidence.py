@@ -6,7 +6,6 @@ import torch
 
 from sae_ft.evidence import blame, evidence, evidence_behind, flipped_answers, show_answers
 from sae_ft.features import changed
-from studies import still_study, study, tiny_run  # fixtures
 
 def test_evidence_adds_up_to_logits_exactly(study):
     for split in study.before:

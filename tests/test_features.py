@@ -10,7 +10,6 @@ from sae_ft.experiment import run
 from sae_ft.features import (
     RANKINGS, changed, compare, feature_table, gallery, missing, ranked, strengths, study_features)
 from sae_ft.runs import load_run
-from studies import study, tiny_run  # fixtures
 
 # --- tables
 

@@ -3,7 +3,6 @@ import pytest
 
 from sae_ft.features import strengths
 from sae_ft.features_figures import plot_strengths
-from studies import study, tiny_run  # fixtures
 
 def test_the_curve_of_strengths_shows_every_kept_feature(study):
     split = next(iter(study.before))

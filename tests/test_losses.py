@@ -58,9 +58,9 @@ def test_a_negative_weight_is_refused():
 class Counting(TopKSAE):
     "Counts how often it encodes."
     count = 0
-    def encode(self, z):
+    def pre(self, u):
         self.count += 1
-        return super().encode(z)
+        return super().pre(u)
 
 def test_codes_are_computed_once_for_all_terms():
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 from sae_ft.features import study_features
 from sae_ft.report import write_report
-from studies import EVIL, report_page, still_study, study, tiny_run  # fixtures
+from studies import EVIL
 
 def test_the_report_is_one_small_file_that_loads_nothing(report_page):
     text = report_page.read_text(encoding='utf-8')

@@ -1,7 +1,7 @@
 "Tables of distribution shifts: known answers on made-up run folders."
 import numpy as np
 import pytest
-from fake_runs import METHODS, fake_results, fake_run
+from fake_runs import METHODS, fake_run
 from scipy.stats import ttest_1samp
 
 from sae_ft.paper import CANDIDATES
@@ -9,13 +9,6 @@ from sae_ft.runs import read_runs
 from sae_ft.shifts import (ablation_table, cell, choose, compared, interval, kind_means, leader, main_table,
                            per_run, published, tidy)
 
-
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-    return fake_results(tmp_path_factory.mktemp('fake')/'results', seeds=(0, 1, 2))
-
-@pytest.fixture(scope='module')
-def main(root): return read_runs(root/'main')
 
 def means(run, model, kind):
     "The mean over the splits of a kind, by hand; model: 'before' or 'after'."
@@ -86,12 +79,12 @@ def test_lam_stands_only_at_methods_that_have_a_price(main):
     lam = main_table(tidy(main))[('', 'lam')]
     assert lam['sae-ft'] and not any(lam[o] for o in ('zero-shot', 'ft', 'lp', 'wise-ft', 'rep-avg'))
 
-def test_two_strengths_under_one_name_are_refused(root):
+def test_two_strengths_under_one_name_are_refused(made_up):
     with pytest.raises(ValueError, match='two runs with seed 0: a table needs one strength'):
-        main_table(tidy(read_runs(root/'lam')))
+        main_table(tidy(read_runs(made_up/'lam')))
 
-def test_the_metric_stands_in_the_header(root):
-    table = main_table(tidy(read_runs(root/'wild')), ('id', 'far'))
+def test_the_metric_stands_in_the_header(made_up):
+    table = main_table(tidy(read_runs(made_up/'wild')), ('id', 'far'))
     heads = [o for o in table.columns if o[0]]
     assert heads == [('id: macro-F1 (%)', 'id-test'), ('far: macro-F1 (%)', 'ood-test')]
 
@@ -105,8 +98,8 @@ def test_leader_names_the_highest_and_the_rank_of_ours(main):
 
 # --- choosing lam
 
-def test_the_largest_lam_within_one_point_is_chosen(root):
-    runs = read_runs(root/'tune')
+def test_the_largest_lam_within_one_point_is_chosen(made_up):
+    runs = read_runs(made_up/'tune')
     table = choose(runs)
     assert set(table.method) == set(CANDIDATES) and (table.groupby('method').chosen.sum() == 1).all()
     chosen = table[table.chosen].set_index('method').lam
@@ -115,15 +108,15 @@ def test_the_largest_lam_within_one_point_is_chosen(root):
         best = max(last['ft', 1.], *(last[method, l] for l in lams))
         assert chosen[method] == max(l for l in lams if last[method, l] >= best - .01)
 
-def test_choosing_looks_at_no_test_split(root):
-    runs = read_runs(root/'tune')
+def test_choosing_looks_at_no_test_split(made_up):
+    runs = read_runs(made_up/'tune')
     for o in runs: o.metrics = o.of('epoch')
     assert choose(runs).chosen.sum() == len(CANDIDATES)
 
 # --- ablation, published
 
-def test_ablation_compares_with_the_default_of_the_same_seed(root):
-    runs = read_runs(root/'ablation')
+def test_ablation_compares_with_the_default_of_the_same_seed(made_up):
+    runs = read_runs(made_up/'ablation')
     table = ablation_table(runs)
     far = {(o.config.sae_kind, o.config.k, o.config.expansion, o.config.seed): means(o, 'after', 'far')
            for o in runs}

@@ -1,7 +1,6 @@
 "Figures of distribution shifts: the numbers that are drawn, on made-up run folders."
 import numpy as np
-import pytest
-from fake_runs import METHODS, fake_results
+from fake_runs import METHODS
 
 from sae_ft import methods
 from sae_ft.plumbing.style import METHOD_COLOURS
@@ -9,13 +8,6 @@ from sae_ft.runs import read_runs
 from sae_ft.shifts import per_run, tidy
 from sae_ft.shifts_figures import above, curves, plot_strength, plot_wise
 
-
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-    return fake_results(tmp_path_factory.mktemp('fake')/'results', seeds=(0, 1, 2))
-
-@pytest.fixture(scope='module')
-def main(root): return read_runs(root/'main')
 
 def test_every_method_has_its_own_look():
     assert set(methods.METHODS) <= set(METHOD_COLOURS)
@@ -33,8 +25,8 @@ def test_curves_go_from_zero_shot_to_tuned_over_seeds_that_have_every_point(main
     assert ((better.id >= ours.id) & (better.far >= ours.far)).all() and 'sae-ft' not in set(better.method)
     assert {o.get_text() for o in plot_wise(way, 'accuracy').axes[0].texts} == {'zero-shot', *METHODS}
 
-def test_strength_is_plotted_in_six_panels(root, main):
-    table = per_run(read_runs(root/'lam'))
+def test_strength_is_plotted_in_six_panels(made_up, main):
+    table = per_run(read_runs(made_up/'lam'))
     fig = plot_strength(table, per_run([o for o in main if o.config.method == 'ft']))
     assert len(fig.axes) == 6 and all(o.get_xscale() == 'log' for o in fig.axes[:5])
     assert fig.axes[3].get_lines()

@@ -7,19 +7,12 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
-from fake_runs import METHODS, fake_results, fake_run
+from fake_runs import METHODS, fake_run
 from sae_ft.evaluation import METRICS, score
 from sae_ft.runs import read_runs
 from sae_ft.shifts import compared, kind_means, tidy
 from sae_ft.shifts_paired import (RESAMPLED, accuracy_of, answers_of, bootstrap, draws, fair_wins,
                                   macro_f1_of, paired, who_wins)
-
-@pytest.fixture(scope='module')
-def root(tmp_path_factory):
-    return fake_results(tmp_path_factory.mktemp('fake')/'results', seeds=(0, 1, 2))
-
-@pytest.fixture(scope='module')
-def main(root): return read_runs(root/'main')
 
 def test_metrics_of_resamples_agree_with_sklearn_on_resampled_rows():
     rng = np.random.default_rng(0)
@@ -48,8 +41,8 @@ def test_draws_keep_their_number_and_begin_with_the_sample():
     assert (W.sum(1) == 7).all() and (W[0] == 1).all() and abs(W[1:].mean(0) - 1).max() < .15
 
 @pytest.mark.parametrize('stage, kinds', [('main', ('id', 'far', 'transfer')), ('wild', ('id', 'far'))])
-def test_row_0_of_the_bootstrap_is_what_the_records_say(root, stage, kinds):
-    runs = read_runs(root/stage)
+def test_row_0_of_the_bootstrap_is_what_the_records_say(made_up, stage, kinds):
+    runs = read_runs(made_up/stage)
     values, rows = bootstrap(answers_of(runs), runs[0].metrics[-1]['after'], kinds, B=3), compared(tidy(runs))
     for kind, v in values.items():
         want = kind_means(rows[rows.kind == kind]).groupby('method').value.mean()

@@ -8,7 +8,6 @@ from PIL import Image
 from sae_ft.features import RANKINGS
 from sae_ft.runs import load_run
 from sae_ft.widgets import FeatureBrowser, ImageInspector, TradeOff, Widget, trade_off
-from studies import study, tiny_run  # fixtures
 
 class Broken(Widget):
     def __init__(self):

@@ -18,7 +18,7 @@ def weights(cfg):
     return open_clip.model.CLIP(**json.loads(json.dumps(cfg))).state_dict()
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def tiny(tmp_path_factory):
     "A `local-dir:` folder with its own vocabulary of 1000 tokens and fp16 weights."
     folder = tmp_path_factory.mktemp('tiny')
