@@ -406,6 +406,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                         'sae_ft.plumbing.faults.explained': ('plumbing/faults.html#explained', 'sae_ft/plumbing/faults.py'),
                                         'sae_ft.plumbing.faults.in_kernel': ('plumbing/faults.html#in_kernel', 'sae_ft/plumbing/faults.py'),
                                         'sae_ft.plumbing.faults.known': ('plumbing/faults.html#known', 'sae_ft/plumbing/faults.py'),
+                                        'sae_ft.plumbing.faults.moved': ('plumbing/faults.html#moved', 'sae_ft/plumbing/faults.py'),
                                         'sae_ft.plumbing.faults.say': ('plumbing/faults.html#say', 'sae_ft/plumbing/faults.py'),
                                         'sae_ft.plumbing.faults.suggest': ('plumbing/faults.html#suggest', 'sae_ft/plumbing/faults.py')},
             'sae_ft.plumbing.files': { 'sae_ft.plumbing.files.Journal': ('plumbing/files.html#journal', 'sae_ft/plumbing/files.py'),

@@ -23,7 +23,7 @@ from torch import nn
 
 import sae_ft
 from .plumbing.devices import pick_device
-from .plumbing.faults import suggest
+from .plumbing.faults import moved, suggest
 
 # %% ../nbs/00_clip.ipynb #15081102
 ASSETS = Path(sae_ft.__file__).parent/'assets'  # the embedded model and data set
@@ -245,3 +245,6 @@ def zero_shot(
     visual = deepcopy(clip.model.visual) if keep_text else clip.model.visual
     if not keep_text: clip.model = None
     return Classifier(visual, W, scale).to(device).eval()
+
+# %% ../nbs/00_clip.ipynb #faf5025a
+__getattr__ = moved(embed='embeddings.embed')  # where 0.2.0 had it

@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from .plumbing.faults import moved
 from .plumbing.files import parse
 from .plumbing.pictures import BadPicture, decode
 
@@ -258,3 +259,6 @@ def show_pictures(
     fig.suptitle(title, fontsize=10, parse_math=False)
     plt.close(fig)
     return fig
+
+# %% ../nbs/01_data.ipynb #b9387dc0
+__getattr__ = moved(load_suite='suites.load_suite')  # where 0.2.0 had them

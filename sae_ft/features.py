@@ -19,7 +19,7 @@ from .clip import Classifier, class_embeddings, load_clip, zero_shot
 from .concepts import activating, agreement, called, name_features, top_words
 from .evaluation import answer, embed_splits, score
 from .methods import wise
-from .plumbing.faults import known
+from .plumbing.faults import known, moved
 from .plumbing.style import labelled
 from .runs import Run, load_run, suite_of
 from .sae import SAE, fvu
@@ -306,3 +306,6 @@ def agreement_of(
     "How often the names agree with the classes of the pictures; words that are no class never do."
     words = called(study.words, study.labels[split].tolist(), study.suite.classnames)
     return agreement(study.names, study.words, top_words(study.before[split].s, words))
+
+# %% ../nbs/08_features.ipynb #4a792805
+__getattr__ = moved(report='report.write_report')  # where 0.2.0 had them

@@ -6,10 +6,8 @@
 __all__ = ['plot_changes', 'plot_strengths']
 
 # %% ../nbs/08_features_figures.ipynb #1d95f2a7
-import matplotlib.pyplot as plt
-
 from .features import strengths, switched
-from .plumbing.style import METHOD_COLOURS, colour_of
+from .plumbing.style import METHOD_COLOURS, colour_of, figure
 
 # %% ../nbs/08_features_figures.ipynb #4ac15d0e
 def plot_changes(
@@ -18,8 +16,7 @@ def plot_changes(
 ):                                       # figure
     "How often each feature is on, before against after, a column a method."
     size = 2.45*len(studies), 2.9*len(splits) + .2
-    fig, axs = plt.subplots(len(splits), len(studies), figsize=size, dpi=75, layout='constrained',
-                            squeeze=False, sharex='row', sharey='row')
+    fig, axs = figure(len(splits), len(studies), size, squeeze=False, sharex='row', sharey='row')
     for row, split in zip(axs, splits):
         for ax, o in zip(row, studies):
             t, few = o.table(split), 1/len(o.labels[split])
@@ -35,7 +32,6 @@ def plot_changes(
             for axis in (ax.xaxis, ax.yaxis): axis.set_major_formatter('{x:g}')
         row[0].set_ylabel('on after (% of pictures)')
     for ax in axs[-1]: ax.set_xlabel('on before (% of pictures)')
-    plt.close(fig)
     return fig
 
 # %% ../nbs/08_features_figures.ipynb #5d2f9c04
@@ -44,8 +40,7 @@ def plot_strengths(
     splits: tuple = ('line', 'emoji'),   # a panel each
 ):                                       # figure
     "How strong the kept features are, after by before: the share of them below each ratio, a curve a method."
-    fig, axs = plt.subplots(1, len(splits), figsize=(4.6*len(splits), 3.1), dpi=75, layout='constrained',
-                            squeeze=False, sharey=True)
+    fig, axs = figure(1, len(splits), (4.6*len(splits), 3.1), squeeze=False, sharey=True)
     for ax, split in zip(axs[0], splits):
         for o in studies:
             line = METHOD_COLOURS.get(o.title, {}).get('ls') or '-'   # a method of one point has none
@@ -57,5 +52,4 @@ def plot_strengths(
         ax.xaxis.minorticks_off()
     axs[0][0].set_ylabel('share of kept features')
     axs[0][-1].legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
-    plt.close(fig)
     return fig

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .activations import Taps
+from .plumbing.faults import moved
 
 # %% ../nbs/03_losses.ipynb #3f77f283
 def full_precision(z): return z if z.dtype == torch.float64 else z.float()
@@ -270,3 +271,7 @@ class LDIFS(Regulariser):
                              'run the tuned and the frozen tower on the same pictures first.')
         gaps = [self.gap(h, self.taps0.last[k]) for k, h in self.taps.last.items()]
         return sum(gaps)/len(gaps)
+
+# %% ../nbs/03_losses.ipynb #1a630df6
+# where 0.2.0 had them
+__getattr__ = moved(Preservation='losses_sae.Preservation', Residual='losses_sae.Residual')

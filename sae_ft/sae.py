@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .plumbing.faults import moved
 from .plumbing.files import check_fit, parse, read_tensors, shapes, write_tensors
 
 # %% ../nbs/02_sae.ipynb #fb5c3458
@@ -282,3 +283,6 @@ def _config(notes):
     "The settings among a file's notes, or None."
     try: return parse(notes.get('config', ''))
     except ValueError: return None
+
+# %% ../nbs/02_sae.ipynb #d95ffe8c
+__getattr__ = moved(train_sae='sae_train.train_sae')  # where 0.2.0 had them

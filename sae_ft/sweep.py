@@ -17,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .experiment import run
-from .plumbing.faults import die_with_parent
+from .plumbing.faults import die_with_parent, moved
 from .runs import check_folder, is_finished
 from .settings import Config
 
@@ -98,3 +98,6 @@ def sweep(
             bar.update()
     table = [dict(folder=o['out_dir'], **rows[o['out_dir']]) for o in runs]
     return pd.DataFrame(table, columns=['folder', 'state', 'error'])
+
+# %% ../nbs/05_sweep.ipynb #e3d37479
+__getattr__ = moved(paper='paper.paper')  # where 0.2.0 had them

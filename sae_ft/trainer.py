@@ -24,7 +24,7 @@ from .evaluation import validation_accuracy
 from .losses import Regulariser, Zero
 from .methods import CrossEntropy
 from .plumbing.devices import accelerator, autocast
-from .plumbing.faults import explained
+from .plumbing.faults import explained, moved
 from .plumbing.files import digest
 from .plumbing.resume import Checkpoint, kept_on_stop
 from .record import Record
@@ -258,3 +258,6 @@ def finetune(
     tuning = Tuning(classifier, suite, reg, cfg, stages, log, progress, objective, frozen, checkpoint)
     tuning.run(on_epoch)
     return classifier.eval(), tuning.record.lines
+
+# %% ../nbs/04_trainer.ipynb #04bd1831
+__getattr__ = moved(evaluate='evaluation.evaluate')  # where 0.2.0 had them

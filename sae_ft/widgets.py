@@ -6,10 +6,9 @@
 __all__ = ['reacts', 'Widget', 'FeatureBrowser', 'inspect', 'bars', 'ImageInspector', 'trade_off', 'TradeOff']
 
 # %% ../nbs/10_widgets.ipynb #c406da82
-import base64, html, io, os
+import html, os
 
 import ipywidgets as w
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
@@ -18,7 +17,7 @@ from .data import Images
 from .evaluation import score
 from .features import RANKINGS, FeatureStudy, gallery, ranked, study_features
 from .plumbing.pictures import BadPicture, decode
-from .plumbing.style import colour_of, thumb, tiles
+from .plumbing.style import colour_of, figure, inline_figure, thumb, tiles
 
 # %% ../nbs/10_widgets.ipynb #82fa8fd1
 def reacts() -> bool:
@@ -253,7 +252,7 @@ class TradeOff(Widget):
 
     def figure(self):
         "All curves, and the chosen point."
-        fig, ax = plt.subplots(figsize=(7.4, 4.4), dpi=75, layout='constrained')
+        fig, ax = figure(size=(7.4, 4.4))
         chosen = [self.value(o) for o in ('method', 'lam', 'alpha')]
         for (method, lam), o in self.table.groupby(['method', 'lam']):
             width = 2.6 if [method, lam] == chosen[:2] else .8
@@ -267,7 +266,6 @@ class TradeOff(Widget):
         ax.set(xlabel=f'in distribution: {self.metric} (%)',
                ylabel=f'mean of the {self.far} splits: {self.metric} (%)')
         ax.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
-        plt.close(fig)
         return fig
 
     def chosen(self):  # dict, or None
@@ -281,7 +279,4 @@ class TradeOff(Widget):
         if point:
             knobs = f"{point['method']}, lam {point['lam']:g}, alpha {point['alpha']:g}"
             said = f"{knobs}: in distribution {point['id']:.1f} %, {self.far} {point[self.far]:.1f} %"
-        out = io.BytesIO()
-        self.figure().savefig(out, format='png')
-        address = f'data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}'
-        return f'<p>{html.escape(said)}</p><img alt="{html.escape(said, quote=True)}" src="{address}">'
+        return f'<p>{html.escape(said)}</p>' + inline_figure(self.figure(), alt=said, dpi='figure')

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['Stopped', 'Stop', 'in_kernel', 'die_with_parent', 'calm_poller', 'say', 'end_orphan', 'explained', 'suggest', 'known',
-           'differing', 'differences']
+           'differing', 'differences', 'moved']
 
 # %% ../../nbs/plumbing/02_faults.ipynb #fb8c69c0
-import ctypes, json, os, signal, sys, threading
+import ctypes, json, os, signal, sys, threading, warnings
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib import import_module
+from typing import Callable
 
 import torch
 
@@ -158,3 +160,16 @@ def differences(
 ) -> str:        # 'lam 1.0 there and 2.0 here, ...'; empty if nothing differs
     "What differs, as text."
     return ', '.join(f'{k} {a!r} there and {b!r} here' for k, a, b in differing(old, new))
+
+# %% ../../nbs/plumbing/02_faults.ipynb #6c9d1754
+def moved(
+    **names: str,  # old name -> 'module.name' in the package, where it is now
+) -> Callable:     # a module's `__getattr__`
+    "Finds names that moved, with a DeprecationWarning. The new module is imported when it is asked for."
+    def find(name):
+        if name not in names: raise AttributeError(f"there is no '{name}' here.")
+        module, _, new = names[name].rpartition('.')
+        said = f"'{name}' has moved: it is sae_ft.{names[name]} now."
+        warnings.warn(said, DeprecationWarning, stacklevel=2)
+        return getattr(import_module(f'sae_ft.{module}'), new)
+    return find

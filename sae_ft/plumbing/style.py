@@ -140,9 +140,12 @@ def labelled(
 
 # %% ../../nbs/plumbing/07_style.ipynb #8bca0225
 def inline_figure(
-    fig,     # of matplotlib
-) -> str:    # HTML
+    fig,                  # of matplotlib
+    alt: str = 'figure',  # what it shows, in words
+    dpi=100,              # or 'figure': its own
+) -> str:                 # HTML
     "A figure as an <img>."
     out = io.BytesIO()
-    fig.savefig(out, format='png', dpi=100)
-    return f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
+    fig.savefig(out, format='png', dpi=dpi)
+    address = f'data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}'
+    return f'<img alt="{html.escape(alt, quote=True)}" src="{address}">'
