@@ -169,11 +169,11 @@ class Fitting:
         at = dict(history=self.history, step=self.step, steered=state)  # named so in files since 0.2.0
         self.checkpoint.save(self.parts, what=self.what, **at)
 
-    def go_on(self, tensors, about):
+    def go_on(self, tensors, place):
         self.checkpoint.restore(self.parts, tensors)
-        self.history, self.step = about['history'], about['step']
+        self.history, self.step = place['history'], place['step']
         for o in self.sae.training_state:
-            setattr(self.sae, o, torch.tensor(about['steered'][o], device=self.u.device))
+            setattr(self.sae, o, torch.tensor(place['steered'][o], device=self.u.device))
 
     def begin(self):
         "A new order, and nothing summed up."

@@ -274,12 +274,11 @@ def test_papermill_stopped_by_sigterm_goes_on(settings, tmp_path):
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='the runs of a sweep end with it on Linux only')
 def test_a_sweep_killed_and_restarted_loses_nothing(settings, tmp_path):
-    notebook = str(ROOT/'nbs'/'05_finetune.ipynb')
     code = f'''
 from sae_ft.sweep import grid, sweep
 if __name__ == '__main__':
     runs = grid('runs', **{dict(settings, epochs=2)!r}, seed=[0, 1])
-    table = sweep(runs, notebook={notebook!r}, progress=False)
+    table = sweep(runs, progress=False)
     print(table.to_json(orient='records'))
 '''
     (tmp_path/'go.py').write_text(code)

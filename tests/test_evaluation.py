@@ -1,0 +1,59 @@
+"Answers, metrics and the tables of one run, by hand and against scikit-learn."
+from types import SimpleNamespace
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score
+from torch import nn
+
+from sae_ft.clip import Classifier
+from sae_ft.evaluation import answer, answer_splits, judge, means, plot_shift, score, table
+
+def result(kind, value, n=10, metric='accuracy'): return dict(kind=kind, metric=metric, value=value, n=n)
+
+def test_metrics_are_those_of_scikit_learn():
+    g = torch.Generator().manual_seed(0)
+    found, y = torch.randint(5, (80,), generator=g), torch.randint(5, (80,), generator=g)
+    assert score(found, y, 5) == pytest.approx(accuracy_score(y, found), abs=1e-6)
+    assert score(found, y, 5, 'macro-F1') == pytest.approx(f1_score(y, found, average='macro'), abs=1e-6)
+    with pytest.raises(ValueError, match="unknown metric 'macro-F2': did you mean macro-F1"):
+        score(found, y, 5, 'macro-F2')
+
+def suite(**own):
+    "Two splits: one with the suite's three classes, one with two of its own."
+    kinds = dict(same='id', other='transfer')
+    splits = {k: SimpleNamespace(kind=v, metric='accuracy', classnames=own.get(k)) for k, v in kinds.items()}
+    return SimpleNamespace(classnames=['a', 'b', 'c'], splits=splits)
+
+def test_a_split_of_other_classes_is_answered_by_its_own_head_or_not_at_all():
+    model = Classifier(nn.Identity(), torch.eye(3))
+    z, y = torch.tensor([[3., 1, 2], [1., 2, 3]]), torch.tensor([0, 1])
+    embedded, mine = dict(same=(z, y), other=(z, y)), suite(other=['x', 'y'])
+    assert set(answer_splits(model, mine, embedded)) == {'same'}
+    head = torch.tensor([[1., 0, 0], [0, 1., 0]])  # of x and y: c, the largest of picture 1, is none of them
+    answers = answer_splits(model, mine, embedded, dict(other=head))
+    assert answers['same'].tolist() == [0, 2] and answers['other'].tolist() == [0, 1]
+    judged = judge(mine, embedded, answers)
+    assert judged['same'] == result('id', .5, 2) and judged['other'] == result('transfer', 1., 2)
+    assert torch.equal(answer(model, z, head), answers['other'])
+
+BEFORE = dict(line=result('id', .8), solid=result('near', .6), game=result('far', .4, 30),
+              hand=result('far', .2))
+AFTER = dict(line=result('id', .9), solid=result('near', .7), game=result('far', .3, 30),
+             hand=result('far', .2))
+
+def test_every_split_counts_the_same_in_a_mean():
+    assert means(BEFORE) == pytest.approx(dict(id=.8, near=.6, far=.3))
+    shown = table(BEFORE, AFTER)
+    assert list(shown.index) == ['line', 'solid', 'game', 'hand', 'mean of near', 'mean of far']
+    assert shown.loc['mean of far'].to_dict() == {
+        'kind': 'far', 'metric': 'accuracy', 'pictures': 40, 'zero-shot %': 30., 'tuned %': 25.,
+        'change': -5.}
+    assert 'tuned %' not in table(BEFORE)
+
+def test_the_figure_names_every_shifted_split_and_the_metric():
+    ax, = plot_shift(BEFORE, AFTER).axes
+    names = [o.get_text() for o in ax.texts]
+    assert sorted(names) == ['game', 'hand', 'mean of far', 'solid'] and 'accuracy' in ax.get_xlabel()
+    only = dict(line=result('id', .8))
+    assert 'name one with suite' in plot_shift(only, only).axes[0].texts[0].get_text()
