@@ -19,6 +19,7 @@ CODE = r'```.*?```|`[^`\n]*`'  # is left alone
 MATH = re.compile(CODE + r'|\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\$(?![\w$])', re.DOTALL)
 STYLES = re.compile(r'<style\b.*?</style>', re.DOTALL)
 UNUSED = re.compile(r'--jp-icon-[\w-]+:\s*url\([^)]*\);?|/\*.*?\*/', re.DOTALL)  # icons of buttons
+RULE = re.compile(r'([^{}<>]+)\{[^{}]*\}')  # of a style sheet: selectors, and what holds for them
 NEEDLESS = re.compile(r'<script\b.*?</script>|<link\b[^>]*>', re.DOTALL | re.IGNORECASE)
 BAR = ('font: 14px system-ui, sans-serif; padding: .6em 1em; '
        'border-bottom: 1px solid #ccc; display: flex; gap: 2em')
@@ -53,6 +54,15 @@ def order(notebooks: dict) -> list[str]:
 def title(nb) -> str:
     found = re.match(r'#\s+(.+)', nb.cells[0].source) if nb.cells else None
     return found[1] if found else 'untitled'
+
+# --- styles
+
+def slim_styles(page: str) -> str:
+    "The page without rules for what it does not have: JupyterLab's style sheet is for all of JupyterLab."
+    classes = set(' '.join(re.findall(r'\bclass="([^"]*)"', STYLES.sub('', page))).split())
+    def applies(selector): return set(re.findall(r'\.([A-Za-z_][\w-]*)', selector)) <= classes
+    def kept(rule): return rule[0] if any(map(applies, rule[1].split(','))) else ''
+    return STYLES.sub(lambda m: RULE.sub(kept, UNUSED.sub('', m[0])), page)
 
 # --- links
 
@@ -136,7 +146,7 @@ def build(to: Path = ROOT/'_docs', folder: Path = NBS) -> list[Path]:
         made = []
         about = dict(name=html.escape(titles[name]), path=str(folder/part_of(name)))
         page, _ = exporter.from_notebook_node(prepare(notebooks[name], made), resources=dict(metadata=about))
-        page = STYLES.sub(lambda m: UNUSED.sub('', m[0]), NEEDLESS.sub('', page))
+        page = slim_styles(NEEDLESS.sub('', page))
         page = links(page, to, name)
         page = re.sub(r'formula(\d+)here', lambda m: made[int(m[1])], page)
         bar = navigation(name, names, titles)
