@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from sae_ft.sae import SAE, TopKSAE, aux_loss, fvu, kind_of, project_gradient
 from sae_ft.sae_kinds import JumpReLUSAE, ReLUSAE
-from tiny_saes import loop_decode, random_sae
+from tiny_saes import IMPOSSIBLE, loop_decode, random_sae
 
 # --- the formula
 
@@ -54,11 +54,7 @@ def test_gradcheck(normalize):
     sae, z = random_sae(normalize=normalize), torch.randn(4, 6, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(sae, z)
 
-@pytest.mark.parametrize('kw, words', [
-    (dict(k=25), 'k must lie between 1 and the size of the dictionary, 24'),
-    (dict(k=0), 'k must lie'),
-    (dict(k=-1), 'k must lie'),
-    (dict(expansion=.5), 'expansion must be at least 1, not 0.5')])
+@pytest.mark.parametrize('kw, words', IMPOSSIBLE)
 def test_what_cannot_be(kw, words):
     with pytest.raises(ValueError, match=words): TopKSAE(6, **kw)
 

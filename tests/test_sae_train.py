@@ -8,7 +8,7 @@ from sae_ft.plumbing.resume import Checkpoint
 from sae_ft.sae import TopKSAE, fvu
 from sae_ft.sae_kinds import SAES, JumpReLUSAE, ReLUSAE
 from sae_ft.sae_train import LivePlot, fit_sae, lr_factor, measure, plot_history, train_sae
-from tiny_saes import data, random_sae
+from tiny_saes import IMPOSSIBLE, data, random_sae
 
 def equal(a, b):
     "Whether two SAEs are the same to the last bit."
@@ -112,11 +112,7 @@ def test_unknown_kinds_list_the_known():
     with pytest.raises(ValueError, match=f"unknown kind of SAE 'topp': known are {known}"):
         train_sae(data(), kind='topp', progress=False)
 
-@pytest.mark.parametrize('kw, words', [
-    (dict(k=25), 'k must lie between 1 and the size of the dictionary, 24'),
-    (dict(k=0), 'k must lie'),
-    (dict(k=-1), 'k must lie'),
-    (dict(expansion=.5), 'expansion must be at least 1, not 0.5')])
+@pytest.mark.parametrize('kw, words', IMPOSSIBLE)
 def test_what_cannot_be(kw, words):
     with pytest.raises(ValueError, match=words): train_sae(torch.randn(20, 6), progress=False, **kw)
 

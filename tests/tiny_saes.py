@@ -6,6 +6,12 @@ import torch
 from sae_ft.sae import TopKSAE
 from sae_ft.sae_train import train_sae
 
+IMPOSSIBLE = [  # settings of an SAE of embeddings of length 6, and what is said of them
+    (dict(k=25), 'k must lie between 1 and the size of the dictionary, 24'),
+    (dict(k=0), 'k must lie'),
+    (dict(k=-1), 'k must lie'),
+    (dict(expansion=.5), 'expansion must be at least 1, not 0.5')]
+
 def random_sae(d=6, seed=0, **kw):
     "A double-precision SAE whose encoder, decoder and bias have nothing to do with each other."
     torch.manual_seed(seed)
