@@ -9,7 +9,7 @@ __all__ = ['RULES', 'INCIDENTAL', 'listed', 'alphas', 'Config']
 import math, os, re, sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
 from .methods import get_method
 from .plumbing.devices import pick_device
@@ -65,6 +65,7 @@ _NAMES = _are_names, 'names with commas between them'
 _ALPHAS = _are_alphas, 'numbers from 0 to 1 with commas between them'
 _PROMPTS = _are_prompts, 'sentences with {} in each and | between them'
 _FLAG = lambda v: isinstance(v, bool), 'True or False'
+_THREADS = lambda v: v == 'auto' or _whole(1)[0](v), "'auto' or a whole number, 1 or more"
 
 RULES = dict(  # setting -> what its value must be
     model=_TEXT,
@@ -80,6 +81,7 @@ RULES = dict(  # setting -> what its value must be
     sae_kind=_one_of(*SAES),
     sae=_maybe(_TEXT),
     sae_epochs=_whole(1),
+    sae_stop=_maybe(_number(0, 1)),
     epochs=_whole(0),
     lr=_number(0, above=True),
     weight_decay=_number(0),
@@ -95,11 +97,18 @@ RULES = dict(  # setting -> what its value must be
     limit=_maybe(_whole(1)),
     on_bad_image=_one_of('refuse', 'skip'),
     workers=_whole(0),
+    threads=_THREADS,
+    compile=_FLAG,
+    pictures_gb=_number(0),
+    cache=_maybe(_TEXT),
+    cache_gb=_number(0),
     log_every=_whole(1),
     save_every=_number(0),
     out_dir=_maybe(_TEXT))
 
-INCIDENTAL = 'out_dir', 'device', 'workers', 'log_every', 'save_every'  # they do not change the result
+INCIDENTAL = (  # they do not change the result, beyond rounding
+    'out_dir', 'device', 'workers', 'threads', 'compile', 'pictures_gb', 'cache', 'cache_gb', 'log_every',
+    'save_every')
 
 # %% ../nbs/03_settings.ipynb #7b1c9f5a
 @dataclass
@@ -118,6 +127,7 @@ class Config:
     sae_kind: str = 'topk'              # row of sae_kinds.SAES
     sae: Optional[str] = None           # a saved SAE (.safetensors) to use; None: train one
     sae_epochs: int = 60                # epochs over the training embeddings
+    sae_stop: Optional[float] = None    # fall short of these epochs when one gains less than this part of FVU
     epochs: int = 3                     # epochs of fine-tuning, in each stage of the method; 0: none
     lr: float = 1e-3                    # highest learning rate
     weight_decay: float = .1            # AdamW's; not on biases and norms
@@ -133,6 +143,11 @@ class Config:
     limit: Optional[int] = None         # use at most so many pictures of each split; None: all
     on_bad_image: str = 'refuse'        # 'refuse' | 'skip'
     workers: int = 0                    # processes that decode pictures; 0: this one
+    threads: Union[int, str] = 'auto'   # that compute; 'auto': what this process may use and what is free
+    compile: bool = False               # compile the image tower first, a minute that long runs win back
+    pictures_gb: float = .5             # decoded pictures kept in memory, at most
+    cache: Optional[str] = 'auto'       # folder of what runs share; 'auto': the user's; None: share nothing
+    cache_gb: float = 2.                # size of that folder, at most
     log_every: int = 5                  # steps between two lines of metrics.jsonl
     save_every: float = 60.             # seconds between two checkpoints, at least; 0: after every step
     out_dir: Optional[str] = None       # run folder; None: runs/NAME-OF-THE-SETTINGS
