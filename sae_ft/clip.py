@@ -24,6 +24,7 @@ from torch import nn
 import sae_ft
 from .plumbing.devices import pick_device
 from .plumbing.faults import moved, suggest
+from .plumbing.folding import fold_norms
 
 # %% ../nbs/00_clip.ipynb #15081102
 ASSETS = Path(sae_ft.__file__).parent/'assets'  # the embedded model and data set
@@ -199,17 +200,27 @@ def class_embeddings(
     return W.T  # (d, C) -> (C, d)
 
 # %% ../nbs/00_clip.ipynb #6c99396b
+def _with_folded_norms(visual):
+    "The image tower, in which convolutions do the work of BatchNorms, for they keep their statistics."
+    size = getattr(visual, 'image_size', None)
+    if size is None: return visual
+    height, width = size if isinstance(size, (tuple, list)) else (size, size)
+    p = next(visual.parameters())
+    x = torch.arange(3*height*width, device=p.device, dtype=p.dtype).sin().view(1, 3, height, width)
+    fold_norms(visual.eval(), x)
+    return visual
+
 class Classifier(nn.Module):
     """Image tower and linear head: logits = head(z/|z|), z = visual(x).
 
-    BatchNorm keeps its pre-trained statistics."""
+    BatchNorm keeps its pre-trained statistics, and is folded into the convolution before it."""
     def __init__(self,
         visual: nn.Module,       # image tower, (N, 3, H, W) -> (N, d)
         W: torch.Tensor,         # (C, d) class embeddings, unit rows
         scale: float = 1.,       # exp(tau)
     ):
         super().__init__()
-        self.visual, self.head = visual, nn.Linear(*W.T.shape)
+        self.visual, self.head = _with_folded_norms(visual), nn.Linear(*W.T.shape)
         with torch.no_grad():
             self.head.weight.copy_(scale*W)
             self.head.bias.zero_()
