@@ -20,16 +20,6 @@ from .plumbing.faults import moved
 # %% ../nbs/03_losses.ipynb #3f77f283
 def full_precision(z): return z if z.dtype == torch.float64 else z.float()
 
-class _CodesAgain(torch.autograd.Function):
-    "Codes that were computed before: the gradient goes to u through the encoder, for each use of its own."
-    @staticmethod
-    def forward(ctx, u, s, leaf):  # (B, d), (B, n) computed from the leaf, which holds u's values
-        ctx.s, ctx.leaf = s, leaf
-        return s.detach()
-    @staticmethod
-    def backward(ctx, g):          # (B, n)
-        return torch.autograd.grad(ctx.s, ctx.leaf, g, retain_graph=True)[0], None, None
-
 class Move:
     "A batch of embeddings that moved from z0 to z, and what several prices need of them, computed once."
     def __init__(self,
@@ -38,21 +28,16 @@ class Move:
     ):
         self.z = full_precision(z)
         self.z0 = None if z0 is None else full_precision(z0).detach()
-        self._encoded = {}           # SAE -> leaf, s, s0
-
-    def _encode(self, sae, u):  # (B, d)
-        with torch.no_grad(): s0 = sae.encode(self.z0)
-        leaf = u.detach().requires_grad_(u.requires_grad)
-        return leaf, sae.act(sae.pre(leaf)), s0
+        self._encoded = {}           # SAE -> s, s0
 
     def codes(self,
         sae: nn.Module,  # a frozen SAE
     ) -> tuple:          # s (B, n), with a gradient to z, and s0 (B, n), without
         "Codes after and before."
-        u = sae.normalise(self.z)
-        if sae not in self._encoded: self._encoded[sae] = self._encode(sae, u)
-        leaf, s, s0 = self._encoded[sae]
-        return (_CodesAgain.apply(u, s, leaf) if s.requires_grad else s), s0
+        if sae not in self._encoded:
+            with torch.no_grad(): s0 = sae.encode(self.z0)
+            self._encoded[sae] = sae.encode(self.z), s0
+        return self._encoded[sae]
 
 class Regulariser:
     """A price on moving from z0 to z: `reg(z, z0)` is a scalar. Regularisers add, and take weights.
@@ -145,7 +130,9 @@ def nuclear_norm(
     x: torch.Tensor,  # (B, d)
 ) -> torch.Tensor:    # scalar
     "Sum of the singular values; its gradient at x = 0 is 0."
-    return torch.linalg.svdvals(x).sum() if x.any() else x.sum()*0
+    changed = x.any()  # stays on the device
+    y = torch.where(changed, x, torch.eye(*x.shape, dtype=x.dtype, device=x.device))  # 0 has no gradient there
+    return torch.where(changed, torch.linalg.svdvals(y).sum(), 0.)
 
 class Nuclear(_Change):
     "|dU|_* / B, the sum of the batch's singular values (official `nuclear`, which does not divide)."

@@ -62,14 +62,15 @@ class Contrastive(nn.Module):
         self.text = deepcopy(clip.model).requires_grad_(True).train()
         self.text.visual = nn.Identity()
         self.clip, self.classnames, self.templates = replace(clip, model=self.text), classnames, templates
+        tokens = [clip.tokenizer([t.format(c) for t in templates]) for c in classnames]
+        self.register_buffer('tokens', torch.stack(tokens), persistent=False)  # (C, T, context)
 
-    def prompts(self, y):  # (B,) -> B sentences, each with a template drawn at random
-        which = torch.randint(len(self.templates), (len(y),)).tolist()
-        return [self.templates[t].format(self.classnames[c]) for t, c in zip(which, y.tolist())]
+    def prompts(self, y):  # (B,) -> tokens (B, context), of a template drawn at random for each
+        which = torch.randint(len(self.templates), (len(y),))
+        return self.tokens[y, which.to(y.device)]
 
     def forward(self, z, logits, y):  # (B, d), (B, C), (B,)
-        tokens = self.clip.tokenizer(self.prompts(y)).to(z.device)
-        t = self.text.encode_text(tokens, normalize=True).float()                                # (B, d)
+        t = self.text.encode_text(self.prompts(y), normalize=True).float()                                # (B, d)
         with torch.autocast(z.device.type, enabled=False):
             similarity = self.text.logit_scale.exp()*F.normalize(z.float(), dim=-1) @ t.T        # (B, B)
             same = torch.arange(len(y), device=z.device)

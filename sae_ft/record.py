@@ -10,6 +10,7 @@ import time
 from typing import Callable, Optional
 
 import matplotlib.pyplot as plt
+import torch
 from tqdm.auto import tqdm
 
 from .plumbing.style import COLOURS
@@ -39,12 +40,16 @@ class Record:
         self.lines.append(line)
         if self.log: self.log(**line)
 
-    def add_step(self, lr, grad_norm, parts):
-        parts = {k: v.detach().item() for k, v in parts.items()}
-        self.bar.set_postfix({k: f'{v:.3f}' for k, v in parts.items()}, refresh=False)
+    @property
+    def due(self): return self.step % self.every == 0 or self.step == self.total - 1  # a line, of the next step
+
+    def add_step(self, lr, grad_norm, parts):  # number, scalar tensor, {name: scalar tensor}
+        if self.due:
+            values = torch.stack([grad_norm, *parts.values()]).tolist()  # waits for the device, once a line
+            found = dict(zip(['grad_norm', *parts], values))
+            self.bar.set_postfix({k: f'{found[k]:.3f}' for k in parts}, refresh=False)
+            self.add(event='step', step=self.step, lr=lr, **found)
         self.bar.update()
-        if self.step % self.every == 0 or self.step == self.total - 1:
-            self.add(event='step', step=self.step, lr=lr, grad_norm=grad_norm, **parts)
         self.step += 1
 
     def add_epoch(self, epoch, accuracy):

@@ -6,7 +6,7 @@ from sae_ft.record import Record, plot_curves
 def filled(total, every, **kw):
     record = Record(None, total, every, progress=False, **kw)
     for i in range(record.step, total):
-        record.add_step(1e-3, 1., dict(loss=torch.tensor(float(i)), ce=torch.tensor(0.)))
+        record.add_step(1e-3, torch.ones(()), dict(loss=torch.tensor(float(i)), ce=torch.tensor(0.)))
     return record
 
 def test_every_nth_step_and_the_last_are_logged():
@@ -19,7 +19,8 @@ def test_lines_from_before_are_told_again():
     def tell(**line): told.append(line)
     record = Record(tell, 11, 4, progress=False, lines=whole[:2], step=5, seconds=60.)
     assert told == whole[:2] and record.seconds >= 60
-    for i in range(5, 11): record.add_step(1e-3, 1., dict(loss=torch.tensor(float(i)), ce=torch.tensor(0.)))
+    for i in range(5, 11):
+        record.add_step(1e-3, torch.ones(()), dict(loss=torch.tensor(float(i)), ce=torch.tensor(0.)))
     assert record.lines == whole == told
 
 def test_curves_show_the_objective_and_each_part_by_name():
