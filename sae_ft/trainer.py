@@ -18,8 +18,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from .batches import train_loader
-from .clip import Classifier, transforms
-from .data import Images
+from .clip import Classifier
+from .decoded import Decoded, View, decoded
 from .evaluation import validation_accuracy
 from .losses import Regulariser, Zero
 from .methods import CrossEntropy
@@ -123,7 +123,7 @@ def backward(
 
 # %% ../nbs/04_trainer.ipynb #ca9a051a
 def picture_name(
-    images: Images,
+    images: Decoded,
     i: int,  # row
 ) -> str:    # its folder and file, or its row
     "What to call a picture in a message."
@@ -145,8 +145,9 @@ class Tuning:
         self.reg, self.objective = reg or Zero(), objective or CrossEntropy()
         self.checkpoint, self.acc = checkpoint or Checkpoint(), accelerator(cfg.device)
         classifier.to(self.acc.device).visual.to(memory_format=torch.channels_last)
-        self.images = Images(suite.train, transforms(classifier.visual)[0])
-        loader, self.sampler = train_loader(self.images, cfg)
+        view = View(classifier.visual)
+        self.images = decoded(suite.train, view.most, cfg.pictures_gb)
+        loader, self.sampler = train_loader(self.images, view, cfg)
         self.loader, self.frozen = self.acc.prepare(loader), frozen_encoder(classifier, self.reg, frozen)
         self.what = dict(cfg.decisive(), stages=stages, pictures=len(self.images),
                          model=digest(classifier.state_dict()))
