@@ -288,7 +288,7 @@ class Seen:
 def as_it_is(batch): return batch  # for a DataLoader: what is a batch already
 
 class Views(Dataset):
-    "Pictures of one or several data sets as a tower sees them: (tensor (3, H, W), label), or batches of them."
+    "Pictures of one or several data sets as a tower sees them, one by one or in batches."
     def __init__(self,
         parts: list,   # of Decoded
         view: View,

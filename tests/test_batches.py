@@ -33,7 +33,8 @@ def test_a_crop_depends_on_seed_epoch_and_picture_alone():
 
 def batches(seed=3, **cfg):
     "Those of epoch 1, with their labels."
-    loader, sampler = train_loader(images(cfg.get('pictures_gb', 1.)), VIEW, Config(batch_size=5, seed=seed, **cfg))
+    cfg = Config(batch_size=5, seed=seed, **cfg)
+    loader, sampler = train_loader(images(cfg.pictures_gb), VIEW, cfg)
     sampler.begin(1)
     return [(x.to('cpu'), y) for x, y in loader]
 
