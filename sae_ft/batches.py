@@ -9,7 +9,8 @@ __all__ = ['Shuffle', 'Crops', 'train_loader']
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .decoded import Decoded, Seen, View, Views, as_it_is
+from .crops import View
+from .decoded import Decoded, Seen, Views, as_it_is
 from .plumbing.faults import explained
 from .settings import Config
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from .clip import Classifier
-from .decoded import View, Views, decoded
+from .crops import View
+from .decoded import Views, decoded
 from .embeddings import embed_kept
 from .plumbing.devices import pick_device
 from .plumbing.faults import explained, suggest

@@ -19,7 +19,8 @@ from torch import nn
 
 from .batches import train_loader
 from .clip import Classifier
-from .decoded import Decoded, View, decoded
+from .crops import View
+from .decoded import Decoded, decoded
 from .evaluation import validation_accuracy
 from .losses import Regulariser, Zero
 from .methods import CrossEntropy

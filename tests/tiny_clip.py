@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sae_ft.decoded import View
+from sae_ft.crops import View
 
 RESNET = dict(embed_dim=32, vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=8),
               text_cfg=dict(context_length=12, vocab_size=1000, width=32, heads=2, layers=1))
