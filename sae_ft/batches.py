@@ -6,11 +6,12 @@
 __all__ = ['Shuffle', 'Crops', 'train_loader']
 
 # %% ../nbs/04_batches.ipynb #298df5e4
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from .data import Images
+from .crops import View
+from .decoded import Decoded, Seen, Views, as_it_is
+from .plumbing.faults import explained
 from .settings import Config
 
 # %% ../nbs/04_batches.ipynb #3930bffc
@@ -32,27 +33,29 @@ class Shuffle(Sampler):
     def __iter__(self): return ((self.epoch, i) for i in self.order()[self.start:])
 
 class Crops(Dataset):
-    "Pictures by (epoch, index), with randomness that seed, epoch and index fix."
+    "Batches of pictures by (epoch, index), with crops that seed, epoch and index fix."
     def __init__(self,
-        images: Images,  # with a random transform
-        seed: int,       # of the run
-    ): self.images, self.seed = images, seed
+        images: Decoded,
+        view: View,       # of the tower
+        seed: int,        # of the run
+    ): self.images, self.view, self.seed = Views([images], view), view, seed
 
     def __len__(self): return len(self.images)
 
-    def __getitem__(self, at):  # (epoch, index)
-        seed, = np.random.SeedSequence([self.seed, *at]).generate_state(1, np.uint64)
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(seed))
-            return self.images[at[1]]
+    def __getitems__(self, at):  # [(epoch, index)] of a batch, all of one epoch
+        (epoch, *_), rows = zip(*at)
+        groups, y = self.images.take(rows)
+        return Seen(groups, self.view, (list(rows), self.seed, epoch, len(self))), y
 
 def train_loader(
-    images: Images,    # (tensor, label), with a random transform
-    cfg: Config,       # batch_size, seed, workers
-) -> tuple:            # loader and its sampler
+    images: Decoded,
+    view: View,        # of the tower that is trained
+    cfg: Config,       # batch_size, seed, workers, pictures_gb
+) -> tuple:            # loader of (Seen, labels), and its sampler
     "Batches in seeded order; the last one may be smaller."
     sampler = Shuffle(len(images), cfg.seed)
     own = torch.Generator()  # the loader draws nothing from the process's generator
-    crops = Crops(images, cfg.seed)
-    loader = DataLoader(crops, cfg.batch_size, sampler=sampler, num_workers=cfg.workers, generator=own)
+    with explained(f'pictures_gb (now {cfg.pictures_gb})'): workers = 0 if images.keep() else cfg.workers
+    loader = DataLoader(Crops(images, view, cfg.seed), cfg.batch_size, sampler=sampler, num_workers=workers,
+                        collate_fn=as_it_is, generator=own)
     return loader, sampler

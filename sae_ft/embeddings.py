@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
+from .decoded import Views
 from .plumbing.devices import autocast, pick_device
 from .plumbing.resume import kept_on_stop
 from .plumbing.store import Store
@@ -20,7 +21,7 @@ from .plumbing.store import Store
 # %% ../nbs/01_embeddings.ipynb #a7786041
 def embed_batches(
     encode: Callable,          # (B, 3, H, W) -> (B, d), for instance `classifier.encode`
-    dataset,                   # map-style data set of (tensor (3, H, W), int label)
+    dataset,                   # `Views`, or a map-style data set of (tensor (3, H, W), int label)
     batch_size: int = 256,     # pictures at a time
     device: str = 'cpu',       # where `encode` lives
     precision: str = 'auto',   # see `autocast`
@@ -30,11 +31,15 @@ def embed_batches(
 ):                             # yields z (B, d) float32 and labels (B,) long, both on the CPU
     "Embed picture after picture from `start` on, without gradients. Raises ValueError for an empty data set."
     if not len(dataset): raise ValueError('there is no picture to embed: the data set is empty.')
-    device, rest = pick_device(device), Subset(dataset, range(start, len(dataset)))
-    batches = DataLoader(rest, batch_size, num_workers=workers)
+    device, batches = pick_device(device), _loader(dataset, batch_size, workers, start)
     for x, y in tqdm(batches, desc='embed', unit='batch', disable=not progress):
         with torch.no_grad(), autocast(device, precision): z = encode(x.to(device)).float().cpu()
         yield z, y.long()
+
+def _loader(dataset, batch_size, workers, start):
+    "Batches in the order of the data set: what has a `to`, and labels."
+    if isinstance(dataset, Views): return dataset.loader(batch_size, workers, start)
+    return DataLoader(Subset(dataset, range(start, len(dataset))), batch_size, num_workers=workers)
 
 def embed(
     encode: Callable,  # as for `embed_batches`

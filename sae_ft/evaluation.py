@@ -13,11 +13,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch.utils.data import ConcatDataset
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from .clip import Classifier, transforms
-from .data import Images
+from .clip import Classifier
+from .crops import View
+from .decoded import Views, decoded
 from .embeddings import embed_kept
 from .plumbing.devices import pick_device
 from .plumbing.faults import explained, suggest
@@ -54,17 +54,18 @@ def answer(
 def embed_splits(
     classifier: Classifier,   # encodes
     splits: dict,             # name -> HF data set of image and label
-    cfg: Config = Config(),   # batch_size, device, precision, workers
+    cfg: Config = Config(),   # batch_size, device, precision, workers, pictures_gb
     progress: bool = True,    # show a bar
     **keep,                   # folder, contents and every of `embed_kept`
 ) -> dict:                    # name -> (z (N, d), y (N,))
     "Embed several data sets in one pass."
-    device, (_, eval_tf) = pick_device(cfg.device), transforms(classifier.visual)
-    parts, size = [Images(o, eval_tf) for o in splits.values()], max(256, cfg.batch_size)
+    device, view = pick_device(cfg.device), View(classifier.visual)
+    parts = [decoded(o, view.most, cfg.pictures_gb) for o in splits.values()]
+    size = max(256, cfg.batch_size)
     encode = classifier.to(device).eval().encode
     how = dict(device=device, precision=cfg.precision, progress=progress, workers=cfg.workers)
     with explained(f'batch_size (pictures are embedded {size} at a time)', cfg.workers):
-        z, y = embed_kept(encode, ConcatDataset(parts), batch_size=size, **how, **keep)
+        z, y = embed_kept(encode, Views(parts, view), batch_size=size, **how, **keep)
     sizes = [len(o) for o in parts]
     return dict(zip(splits, zip(z.split(sizes), y.split(sizes))))
 
@@ -94,7 +95,7 @@ def judge(
 def evaluate(
     classifier: Classifier,           # to be judged
     suite: Suite,                     # splits, each with its kind and metric
-    cfg: Config = Config(),           # batch_size, device, precision, workers
+    cfg: Config = Config(),           # batch_size, device, precision, workers, pictures_gb
     progress: bool = True,            # show a bar
 ) -> dict:                            # split -> dict(kind, metric, value, n)
     "Judge a classifier on every split that has the suite's classes, each by its own metric."

@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from .batches import train_loader
-from .clip import Classifier, transforms
-from .data import Images
+from .clip import Classifier
+from .crops import View
+from .decoded import Decoded, decoded
 from .evaluation import validation_accuracy
 from .losses import Regulariser, Zero
 from .methods import CrossEntropy
@@ -80,7 +81,7 @@ def frozen_encoder(
 
 # %% ../nbs/04_trainer.ipynb #ca9a051a
 def picture_name(
-    images: Images,
+    images: Decoded,
     i: int,  # row
 ) -> str:    # its folder and file, or its row
     "What to call a picture in a message."
@@ -104,8 +105,9 @@ class Tuning:
         classifier.to(self.acc.device).visual.to(memory_format=torch.channels_last)
         if cfg.compile: classifier.visual.compile()
         self.watch = Watch(self.acc.device)
-        self.images = Images(suite.train, transforms(classifier.visual)[0])
-        loader, self.sampler = train_loader(self.images, cfg)
+        view = View(classifier.visual)
+        self.images = decoded(suite.train, view.most, cfg.pictures_gb)
+        loader, self.sampler = train_loader(self.images, view, cfg)
         self.loader, self.frozen = self.acc.prepare(loader), frozen_encoder(classifier, self.reg, frozen)
         self.what = dict(cfg.decisive(), stages=stages, pictures=len(self.images),
                          model=digest(classifier.state_dict()))

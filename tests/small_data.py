@@ -2,6 +2,7 @@
 import json
 
 import datasets
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -35,6 +36,14 @@ def table(labels, label='label', image='image', feature=None):
     feats = datasets.Features({image: datasets.Image(), label: feature or datasets.Value('int64')})
     pictures = [picture((i % 256, 0, 0)) for i in range(len(labels))]
     return datasets.Dataset.from_dict({image: pictures, label: labels}, features=feats)
+
+
+def pictures_of(sizes):
+    "A data set with a picture of noise for each (height, width), its row as its label."
+    rng = np.random.default_rng(0)
+    pictures = [PIL.Image.fromarray(rng.integers(0, 256, (*o, 3), dtype=np.uint8)) for o in sizes]
+    feats = datasets.Features(image=datasets.Image(), label=datasets.Value('int64'))
+    return datasets.Dataset.from_dict(dict(image=pictures, label=[*range(len(sizes))]), features=feats)
 
 
 def make_suite(root, names=('cat', 'dog'), splits={'photo': 'id', 'sketch': 'far'}):

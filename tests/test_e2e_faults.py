@@ -436,13 +436,13 @@ def test_a_loss_that_is_not_finite(settings, tmp_path):
     assert about['at']['step'] + 8*about['at']['epoch'] == int(said[1])
 
 def test_a_worker_that_dies(begun, monkeypatch):
-    whole = batches.Crops.__getitem__
+    whole = batches.Crops.__getitems__
     def dying(self, at):
         if torch.utils.data.get_worker_info(): os.kill(os.getpid(), signal.SIGKILL)
         return whole(self, at)
-    monkeypatch.setattr(batches.Crops, '__getitem__', dying)
+    monkeypatch.setattr(batches.Crops, '__getitems__', dying)
     before = state(begun).read_bytes()
-    with pytest.raises(RuntimeError) as error: go_on(dict(begun, workers=1))
+    with pytest.raises(RuntimeError) as error: go_on(dict(begun, workers=1, pictures_gb=0.))
     sentence = ('a process that decodes pictures died, often for lack of memory: '
                 'lower workers (now 1) and run again.')
     assert one_line(error) == sentence and state(begun).read_bytes() == before
@@ -450,7 +450,7 @@ def test_a_worker_that_dies(begun, monkeypatch):
 @pytest.mark.parametrize('workers', [0, 1])
 def test_a_picture_that_breaks_while_the_run_goes(settings, tmp_path, workers):
     pictures = shutil.copytree(settings['dataset'], tmp_path/'pictures').as_posix()
-    mine = dict(settings, dataset=pictures, workers=workers, out_dir=str(tmp_path/'run'))
+    mine = dict(settings, dataset=pictures, workers=workers, pictures_gb=0., out_dir=str(tmp_path/'run'))
     exp = Experiment(Config(**mine), progress=False)
     exp.zero_shot()
     exp.fit_sae()
@@ -476,7 +476,8 @@ def test_memory_that_runs_out(settings, tmp_path):
     said = Path(mine['out_dir'] + '.said').read_text()
     assert re.fullmatch(r'there is not enough memory: lower batch_size \(.*\).*\.', said)
 
-def test_workers_change_nothing(begun, quiet_run): same(quiet_run[0], go_on(dict(begun, workers=2)))
+def test_workers_change_nothing(begun, quiet_run):
+    same(quiet_run[0], go_on(dict(begun, workers=2, pictures_gb=0.)))
 
 # --- the record
 

@@ -1,15 +1,24 @@
 "A tiny CLIP in open_clip's folder layout, for tests."
 import gzip
 import json
+from types import SimpleNamespace
 
 import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from sae_ft.crops import View
+
 RESNET = dict(embed_dim=32, vision_cfg=dict(image_size=32, layers=[1, 1, 1, 1], width=8),
               text_cfg=dict(context_length=12, vocab_size=1000, width=32, heads=2, layers=1))
 VIT = RESNET | dict(vision_cfg=dict(image_size=32, layers=2, width=32, head_width=16, patch_size=16))
+def tower(size=32, **how):
+    "What a View needs of an image tower."
+    return SimpleNamespace(preprocess_cfg=dict(size=size, mean=[.5]*3, std=[.5]*3, **how))
+
+
+VIEW = View(tower())
 WORDS, TEMPLATES = ['cat', 'dog', 'boat'], ['a {}.', 'an icon of a {}.']
 
 
