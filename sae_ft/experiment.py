@@ -6,7 +6,7 @@
 __all__ = ['with_state', 'epoch_drift', 'Experiment', 'load_sae', 'Replay', 'experiment', 'run']
 
 # %% ../nbs/05_experiment.ipynb #7119e051
-import shutil, time
+import time
 from copy import deepcopy
 from dataclasses import asdict
 from functools import cached_property
@@ -24,7 +24,7 @@ from .plumbing.files import Journal, check_fit, digest, lock, read_json, read_te
 from .plumbing.files import write_json, write_tensors, write_whole
 from .plumbing.provenance import command, hardware, revision, versions
 from .plumbing.resume import Checkpoint
-from .runs import Run, check_folder, is_finished, load_run, suite_of
+from .runs import Run, check_folder, clear_up, is_finished, load_run, suite_of
 from .sae import SAE
 from .sae_train import train_sae
 from .settings import Config, alphas
@@ -229,14 +229,8 @@ class Experiment:
         write_whole(self.folder/'predictions.parquet',
                     lambda path: predictions.to_parquet(path, index=False, compression='zstd'))
         self.log(event='end', before=self.before, after=self.after, seconds=round(time.time() - self.t0, 1))
-        self.close()
+        clear_up(self.folder)
         return load_run(self.folder)
-
-    def close(self):
-        "Let the folder go, without what was only needed on the way."
-        shutil.rmtree(self.folder/'checkpoint', ignore_errors=True)
-        self.lock.release(force=True)
-        (self.folder/'.lock').unlink(missing_ok=True)
 
 def load_sae(
     path,     # .safetensors
@@ -254,7 +248,7 @@ class Replay(Experiment):
     "A finished run, shown again step by step."
     def start(self):
         self.done, self.journal = load_run(self.folder), None
-        shutil.rmtree(self.folder/'checkpoint', ignore_errors=True)  # a kill may have left it
+        clear_up(self.folder)
         if self.progress:
             print(f"The run in '{self.folder}' is finished: it is shown again, and nothing is trained.")
 
@@ -300,7 +294,9 @@ def run(
     progress: bool = True,  # show bars
 ) -> Run:                   # the run folder, read back
     "A whole run: load, zero-shot, SAE, fine-tuning, evaluation, drift, folder. A finished one is read."
-    if is_finished(check_folder(cfg.check()).folder()): return load_run(cfg.folder())
+    if is_finished(check_folder(cfg.check()).folder()):
+        clear_up(cfg.folder())
+        return load_run(cfg.folder())
     exp = Experiment(cfg, progress)
     exp.zero_shot()
     exp.fit_sae()

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from .experiment import run
 from .plumbing.faults import die_with_parent, moved
-from .runs import check_folder, is_finished
+from .runs import check_folder, clear_up, is_finished
 from .settings import Config
 
 # %% ../nbs/05_sweep.ipynb #bbae016a
@@ -86,6 +86,7 @@ def sweep(
     Raises ValueError for a wrong setting before anything starts."""
     check_runs(runs)
     rows = {o['out_dir']: dict(state='was done', error='') for o in runs if is_finished(o['out_dir'])}
+    for o in rows: clear_up(Path(o))
     todo, threads = [o for o in runs if o['out_dir'] not in rows], max(1, os.cpu_count()//workers)
     bar = tqdm(total=len(runs), initial=len(rows), desc='sweep', unit='run', disable=not progress)
     with ThreadPoolExecutor(workers) as pool, bar:
