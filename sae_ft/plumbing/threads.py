@@ -7,7 +7,7 @@ __all__ = ['quota_cores', 'usable_cores', 'piece', 'same_threads', 'measured', '
            'best_threads']
 
 # %% ../../nbs/plumbing/01_threads.ipynb #28b37b88
-import math, os, time
+import math, os, re, time
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -17,14 +17,15 @@ import torch
 from torch.nn import functional as F
 
 # %% ../../nbs/plumbing/01_threads.ipynb #7ca27ab8
-def _numbers(*files):
-    "The words of these files, in order; none if one is not there."
-    try: return ' '.join(o.read_text() for o in files).split()
-    except OSError: return []
+def _text(file):
+    "What a file says; nothing if it is not there."
+    try: return file.read_text()
+    except OSError: return ''
 
-def _cores(words):
-    "Cores that a quota allows: (quota, period) -> their ratio; without a quota infinity."
-    if len(words) != 2 or not all(o.isdecimal() and int(o) for o in words): return math.inf  # 'max', '-1'
+def _cores(text):
+    "Cores of 'quota period'; infinity where that is no limit, such as 'max' or -1, or not there."
+    words = text.split()
+    if len(words) != 2 or not all(o.isdecimal() and int(o) for o in words): return math.inf
     return int(words[0])/int(words[1])
 
 def quota_cores(
@@ -32,19 +33,15 @@ def quota_cores(
 ) -> float:           # infinity without a quota
     "Cores whose time the control groups of this process allow."
     least, top = math.inf, Path(root)/'sys/fs/cgroup'
-    for line in _lines(Path(root)/'proc/self/cgroup'):
-        _, controllers, path = line.split(':', 2)
+    groups = re.findall(r'^\d+:([^:]*):/(.*)$', _text(Path(root)/'proc/self/cgroup'), re.MULTILINE)
+    for controllers, path in groups:  # version 2 names no controllers
         if controllers and 'cpu' not in controllers.split(','): continue
-        group = (top/'cpu' if controllers else top)/path.replace('..', '').strip('/')
-        for folder in (group, *group.parents):
-            if not folder.is_relative_to(top): break
-            v1 = _numbers(folder/'cpu.cfs_quota_us', folder/'cpu.cfs_period_us')
-            least = min(least, _cores(v1), _cores(_numbers(folder/'cpu.max')))
+        words = [o for o in (['cpu'] if controllers else []) + path.split('/') if o not in ('', '..')]
+        for n in range(len(words) + 1):
+            folder = top.joinpath(*words[:n])
+            v1 = f"{_text(folder/'cpu.cfs_quota_us')} {_text(folder/'cpu.cfs_period_us')}"
+            least = min(least, _cores(v1), _cores(_text(folder/'cpu.max')))
     return least
-
-def _lines(file):
-    try: return file.read_text().splitlines()
-    except OSError: return []
 
 def usable_cores() -> int:  # at least 1
     "Cores that this process may use: of the machine, of its affinity, of its quota, the fewest."
@@ -57,10 +54,10 @@ def piece():
     "A piece of work like a step: three convolutions and two products of matrices, there and back."
     x = torch.ones(16, 32, 16, 16).to(memory_format=torch.channels_last)  # no random numbers are used up
     kernels = [torch.full((32, 32, 3, 3), .01, requires_grad=True) for _ in range(3)]
-    matrices = [torch.full((32, 512), .01, requires_grad=True), torch.full((512, 32), .01, requires_grad=True)]
+    matrices = [torch.full(o, .01, requires_grad=True) for o in ((32, 512), (512, 32))]
     with torch.enable_grad():
-        for w in kernels: x = F.relu(F.conv2d(x, w, padding=1))         # (16, 32, 16, 16)
-        x = x.permute(0, 2, 3, 1).flatten(0, 2)                         # (4096, 32)
+        for w in kernels: x = F.relu(F.conv2d(x, w, padding=1))  # (16, 32, 16, 16)
+        x = x.permute(0, 2, 3, 1).flatten(0, 2)                  # (4096, 32)
         (F.gelu(x @ matrices[0]) @ matrices[1]).mean().backward()
 
 @contextmanager
