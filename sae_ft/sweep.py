@@ -13,12 +13,12 @@ from itertools import product
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from .experiment import run
 from .plumbing.faults import die_with_parent, moved
-from .runs import check_folder, is_finished
+from .plumbing.threads import share_of_threads
+from .runs import check_folder, clear_up, is_finished
 from .settings import Config
 
 # %% ../nbs/05_sweep.ipynb #bbae016a
@@ -41,12 +41,12 @@ def grid(
 # %% ../nbs/05_sweep.ipynb #89b5a007
 def execute(
     settings: dict,  # with out_dir
-    threads: int,    # for this run
+    threads: int,    # for this run, where its settings say 'auto'
     answer,          # connection that gets '', or the error's name and sentence
 ):
     "One run, in the process that was made for it."
     die_with_parent()
-    torch.set_num_threads(threads)
+    os.environ['OMP_NUM_THREADS'] = str(threads)  # what 'auto' takes
     try: run(Config(**settings), progress=False)
     except Exception as e: answer.send(f'{type(e).__name__}: {e}'.splitlines()[0])
     else: answer.send('')
@@ -86,7 +86,8 @@ def sweep(
     Raises ValueError for a wrong setting before anything starts."""
     check_runs(runs)
     rows = {o['out_dir']: dict(state='was done', error='') for o in runs if is_finished(o['out_dir'])}
-    todo, threads = [o for o in runs if o['out_dir'] not in rows], max(1, os.cpu_count()//workers)
+    for o in rows: clear_up(Path(o))
+    todo, threads = [o for o in runs if o['out_dir'] not in rows], share_of_threads(workers)
     bar = tqdm(total=len(runs), initial=len(rows), desc='sweep', unit='run', disable=not progress)
     with ThreadPoolExecutor(workers) as pool, bar:
         jobs = {pool.submit(run_in_process, o, threads): o['out_dir'] for o in todo}

@@ -26,7 +26,7 @@ from .plumbing.devices import accelerator
 from .plumbing.faults import explained, moved
 from .plumbing.files import digest
 from .plumbing.resume import Checkpoint, kept_on_stop
-from .record import Record
+from .record import Pace, Record
 from .settings import Config
 from .step import Watch, adamw, batch_losses, update
 from .suites import Suite
@@ -131,6 +131,7 @@ class Tuning:
         params = trainable_parameters(self.classifier, stage) + list(self.objective.parameters())
         opt = adamw(params, self.cfg.weight_decay)
         self.model, self.opt = self.acc.prepare(_Both(self.classifier, self.objective), opt)
+        self.record.pace = Pace()  # other parameters, other steps
         if self.state: self.checkpoint.restore(self.parts(), self.state)
         self.state = None
 

@@ -1,6 +1,6 @@
 "A run from its settings to its folder, on parts of the embedded default."
-import json
-from dataclasses import replace
+import json, shutil
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sae_ft import runs
 from sae_ft.clip import Classifier
 from sae_ft.drift import with_drift
 from sae_ft.drift_measures import measure_drift
@@ -19,11 +20,13 @@ from sae_ft.methods import METHODS
 from sae_ft.runs import is_finished, load_run
 from sae_ft.sae import TopKSAE
 from sae_ft.settings import Config
+from sae_ft.sweep import sweep
 from tiny_runs import TINY, one_line
 
+FILES = ['config.json', 'metrics.jsonl', 'model.safetensors', 'predictions.parquet', 'sae.safetensors']
+
 def test_a_run_leaves_five_files_and_reads_back(done):
-    files = ['config.json', 'metrics.jsonl', 'model.safetensors', 'predictions.parquet', 'sae.safetensors']
-    assert sorted(o.name for o in done.folder.iterdir()) == files
+    assert sorted(o.name for o in done.folder.iterdir()) == FILES
     assert is_finished(done.folder) and done.config == Config(**TINY, out_dir=str(done.folder))
     provenance = done.provenance
     assert provenance['versions']['torch'] and provenance['hardware']['cores']
@@ -59,6 +62,31 @@ def test_every_method_runs(method, done, pictures, tmp_path):
 def test_a_finished_run_is_not_overwritten_by_another(done):
     with pytest.raises(ValueError) as error: run(replace(done.config, lam=3.), progress=False)
     assert 'lam 1.0 there and 3.0 here' in one_line(error) and load_run(done.folder).config.lam == 1
+
+def killed_at_its_end(done, folder):
+    "What a run leaves that is killed between its last line and clearing up; its settings."
+    shutil.copytree(done.folder, folder)
+    (folder/'checkpoint').mkdir()
+    (folder/'checkpoint'/'tune.safetensors').write_bytes(b'state')
+    (folder/'.lock').touch()
+    return replace(done.config, out_dir=str(folder))
+
+def written(folder): return {o: ((folder/o).read_bytes(), (folder/o).stat().st_mtime_ns) for o in FILES}
+def swept(cfg): return sweep([asdict(cfg)], progress=False)
+
+@pytest.mark.parametrize('again', (run, experiment, swept))
+def test_a_run_killed_at_its_very_end_is_cleared_up(again, done, tmp_path):
+    cfg = killed_at_its_end(done, tmp_path/'run')
+    before = written(cfg.folder())
+    again(cfg)
+    assert sorted(o.name for o in cfg.folder().iterdir()) == FILES and written(cfg.folder()) == before
+
+@pytest.mark.parametrize('refusal', (PermissionError('read-only'), ValueError('another process is at work')))
+def test_a_finished_run_that_cannot_be_cleared_up_is_read(refusal, done, tmp_path, monkeypatch):
+    def refuse(folder): raise refusal
+    monkeypatch.setattr(runs, 'lock', refuse)
+    cfg = killed_at_its_end(done, tmp_path/'run')
+    assert run(cfg).results == done.results and (tmp_path/'run'/'checkpoint').exists()
 
 def test_a_run_that_was_cut_off_is_not_finished_and_starts_over(done, tmp_path):
     folder = tmp_path/'cut'

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from sae_ft import sweep as module
+from sae_ft.experiment import threads_of
+from sae_ft.plumbing import threads as plumbing
 from sae_ft.settings import Config
 from sae_ft.sweep import grid, run_in_process, sweep
 
@@ -28,3 +30,32 @@ def test_a_process_that_dies_is_an_error_like_others(tmp_path, monkeypatch):
     assert 'the process of this run died' in run_in_process(dict(out_dir=str(tmp_path/'run')), 1)
 
 def die(settings, threads, answer): os.kill(os.getpid(), signal.SIGKILL)
+
+@pytest.mark.parametrize('workers,user,n', [(1, None, 6), (2, None, 3), (9, None, 1), (2, '4', 4)])
+def test_workers_share_the_cores_unless_the_user_gave_a_number(workers, user, n, tmp_path, monkeypatch):
+    given = []
+    def run(settings, threads):
+        given.append(threads)
+        return ''
+    if user: monkeypatch.setenv('OMP_NUM_THREADS', user)
+    else: monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    monkeypatch.setattr(plumbing, 'usable_cores', lambda: 6)
+    monkeypatch.setattr(module, 'run_in_process', run)
+    table = sweep(grid(tmp_path, method=['ft', 'l2'], seed=0), workers, progress=False)
+    assert list(table.state) == ['done', 'done'] and given == [n, n]
+
+class Answer:
+    def send(self, text): self.text = text
+
+def test_a_worker_takes_its_share_without_measuring_and_what_its_settings_name_before(monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')   # and as it was after the test
+    monkeypatch.setattr(module, 'die_with_parent', lambda: None)
+    monkeypatch.setattr(plumbing, 'measured', None)
+    found = []
+    def run(cfg, progress): found.append(threads_of(cfg))
+    monkeypatch.setattr(module, 'run', run)
+    for settings in ({}, dict(threads=3)):
+        answer = Answer()
+        module.execute(dict(settings, out_dir='nowhere'), 2, answer)
+        assert answer.text == ''
+    assert found == [2, 3]
