@@ -105,7 +105,7 @@ class SAE(nn.Module):
 
     def offset(self):        # (n,)
         "p of u = 0: -W_e b_pre, plus b_e where there is one."
-        b = -self.encoder.weight @ self.b_pre
+        b = -(self.encoder.weight @ self.b_pre)
         return b + self.encoder.bias if self.bias else b
 
     def pre(self, u):        # (N, d) -> (N, n)

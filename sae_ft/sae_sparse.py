@@ -32,23 +32,23 @@ class Picks:
 
 # %% ../nbs/02_sae_sparse.ipynb #c9c76981
 class Read(torch.autograd.Function):
-    "(v, W, b, u, picks) -> v, the activations W u + b at the picks, known already; gradients for W and b."
+    "(v, W, b_pre, b, u, picks) -> v, the activations W (u - b_pre) + b at the picks; gradients for these three."
     @staticmethod
-    def forward(ctx, v, W, b, u, picks):  # (B, k), (n, d), (n,), (B, d)
-        ctx.u, ctx.picks, ctx.n = u, picks, len(b)
-        return v.clone()
+    def forward(ctx, v, W, b_pre, b, u, picks):  # (B, k), (n, d), (d,), (n,) or None, (B, d)
+        ctx.W, ctx.x, ctx.biased, ctx.picks = W, u - b_pre, b is not None, picks
+        return v.view_as(v)
 
     @staticmethod
-    def backward(ctx, g):                 # (B, k)
-        db = g.new_zeros(ctx.n).index_add_(0, ctx.picks.i.flatten(), g.flatten())
-        return None, ctx.picks.collect(g, ctx.u), db, None, None
+    def backward(ctx, g):                        # (B, k)
+        db = g.new_zeros(len(ctx.W)).index_add_(0, ctx.picks.i.flatten(), g.flatten())
+        return None, ctx.picks.collect(g, ctx.x), -(db @ ctx.W), db if ctx.biased else None, None, None
 
 class Written(torch.autograd.Function):
     "(u_hat, D^T, v, picks) -> u_hat, the sums of rows of D^T with weights v; a gradient for D^T."
     @staticmethod
     def forward(ctx, u_hat, Dt, v, picks):  # (B, d), (n, d), (B, k)
         ctx.v, ctx.picks = v, picks
-        return u_hat.clone()
+        return u_hat.view_as(u_hat)
 
     @staticmethod
     def backward(ctx, g):                   # (B, d)
@@ -60,10 +60,10 @@ def sparse_pass(
     u: torch.Tensor,  # (B, d) normalised embeddings
 ):                    # u_hat (B, d), v (B, k) strengths, i (B, k) features
     "What `decode` and `act` give, in sparse form."
-    W, b, Dt = sae.encoder.weight, sae.offset(), sae.decoder.weight.T
-    with torch.no_grad(): v, i = F.linear(u, W, b).topk(sae.k, dim=1, sorted=False)
+    W, b, Dt = sae.encoder.weight, sae.encoder.bias, sae.decoder.weight.T
+    with torch.no_grad(): v, i = sae.pre(u).topk(sae.k, dim=1, sorted=False)
     picks = Picks(i, sae.n)
-    v = Read.apply(v, W, b, u, picks)
+    v = Read.apply(v, W, sae.b_pre, b, u, picks)
     if sae.relu: v = v.relu()
     u_hat = F.embedding_bag(i, Dt.detach(), per_sample_weights=v, mode='sum')
     return Written.apply(u_hat, Dt, v.detach(), picks) + sae.b_pre, v, i
