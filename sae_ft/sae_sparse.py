@@ -32,10 +32,10 @@ class Picks:
 
 # %% ../nbs/02_sae_sparse.ipynb #c9c76981
 class Read(torch.autograd.Function):
-    "(v, W, b_pre, b, u, picks) -> v, the activations W (u - b_pre) + b at the picks; gradients for these three."
+    "(v, W, b_pre, b, x, picks) -> v, known already: W x + b at the picks, where x = u - b_pre."
     @staticmethod
-    def forward(ctx, v, W, b_pre, b, u, picks):  # (B, k), (n, d), (d,), (n,) or None, (B, d)
-        ctx.W, ctx.x, ctx.biased, ctx.picks = W, u - b_pre, b is not None, picks
+    def forward(ctx, v, W, b_pre, b, x, picks):  # (B, k), (n, d), (d,), (n,) or None, (B, d)
+        ctx.W, ctx.x, ctx.biased, ctx.picks = W, x, b is not None, picks
         return v.view_as(v)
 
     @staticmethod
@@ -61,9 +61,11 @@ def sparse_pass(
 ):                    # u_hat (B, d), v (B, k) strengths, i (B, k) features
     "What `decode` and `act` give, in sparse form."
     W, b, Dt = sae.encoder.weight, sae.encoder.bias, sae.decoder.weight.T
-    with torch.no_grad(): v, i = sae.pre(u).topk(sae.k, dim=1, sorted=False)
+    with torch.no_grad():
+        x = u - sae.b_pre
+        v, i = F.linear(x, W, b).topk(sae.k, dim=1, sorted=False)
     picks = Picks(i, sae.n)
-    v = Read.apply(v, W, sae.b_pre, b, u, picks)
+    v = Read.apply(v, W, sae.b_pre, b, x, picks)
     if sae.relu: v = v.relu()
     u_hat = F.embedding_bag(i, Dt.detach(), per_sample_weights=v, mode='sum')
     return Written.apply(u_hat, Dt, v.detach(), picks) + sae.b_pre, v, i
