@@ -22,8 +22,8 @@ class Picks:
         n: int,           # how many features there are
     ):
         features, self.order = i.flatten().int().sort(stable=True)
-        self.i, self.rows = i, self.order//i.shape[1]  # (B k,) samples, by the feature that they picked
-        self.first = torch.searchsorted(features, torch.arange(n, dtype=torch.int32))  # (n,) where each begins
+        self.i, self.rows = i, self.order//i.shape[1]  # (B k,) samples, by feature; each begins at `first`
+        self.first = torch.searchsorted(features, torch.arange(n, dtype=torch.int32))  # (n,)
 
     def collect(self,
         w: torch.Tensor,  # (B, k) weights
@@ -131,7 +131,7 @@ def step_loss(
     var: torch.Tensor,                   # scalar, variance of all u
     aux: float = 0.,                     # weight of `revive`
     dead: Optional[torch.Tensor] = None, # (n,) which features are dead; None: nobody asks
-):                                       # loss, e (B, d), s (B, n) or None, in how many samples each is on (n,)
+):                                       # loss, e (B, d), s (B, n) or None, (n,) samples with each on
     "What a training step minimises, by the faster way."
     if dead is not None and dead.device.type == 'cpu' and not dead.any(): dead = None
     return (_sparse if goes_sparse(sae, u) else _dense)(sae, u, var, aux, dead)
