@@ -43,7 +43,8 @@ def pre_activation_loss(
 
     After Anthropic's Circuits Updates, January 2025.
     """
-    return (threshold - p)[:, dead].relu().mean()/p.detach().std()
+    lack = (threshold - p).relu().mean(0)  # (n,)
+    return (lack*dead).sum()/dead.sum().clamp(min=1)/p.detach().std()
 
 # %% ../nbs/02_sae_kinds.ipynb #b7b9ee54
 class ReLUSAE(SAE):

@@ -7,7 +7,7 @@ import torch
 from sae_ft.plumbing.resume import Checkpoint
 from sae_ft.sae import TopKSAE, fvu
 from sae_ft.sae_kinds import SAES, JumpReLUSAE, ReLUSAE
-from sae_ft.sae_train import LivePlot, fit_sae, lr_factor, measure, plot_history, train_sae
+from sae_ft.sae_train import LivePlot, fit_sae, last_epoch, lr_factor, measure, plot_history, train_sae
 from tiny_saes import IMPOSSIBLE, data, random_sae
 
 def equal(a, b):
@@ -25,6 +25,17 @@ def test_measure_is_the_same_for_any_batch_size():
 
 def test_lr_factor():
     assert [lr_factor(i, 9) for i in (0, 6, 7, 8)] == pytest.approx([1, 1, 2/3, 1/3])
+
+def test_last_epoch():
+    falling = [.9**i for i in range(40)]                      # a tenth is gained in every epoch
+    assert last_epoch(falling, 40, None) == last_epoch(falling, 40, .05) == 40
+    assert last_epoch(falling, 40, .11) == 9                  # seen after six, and three more
+    flat = falling[:10] + 30*[falling[9]]
+    for seen in range(12): assert last_epoch(flat[:seen], 60, .05) == 60
+    assert [last_epoch(flat[:seen], 60, .05) for seen in (12, 13, 40)] == [18, 18, 18]
+    assert last_epoch([*falling[:9], .9, *falling[9:]], 60, .05) == 60   # one bad epoch is none
+    assert last_epoch(flat, 14, .05) == 14                    # no more than were asked for
+    assert last_epoch([], 60, 1.) == 60 and last_epoch(flat, 60, 1.) == 9
 
 def test_training_lowers_fvu_keeps_unit_columns_and_repeats():
     seen, how = [], dict(expansion=2, k=3, epochs=20, progress=False)
@@ -68,6 +79,56 @@ def test_k_may_be_the_whole_dictionary():
     for kind in SAES:
         sae, _ = train_sae(data(60, d=4), 1, 4, epochs=2, progress=False, kind=kind)
         assert sae.encode(data(5, d=4)).isfinite().all()
+
+# --- an early end
+
+def test_stop_ends_early_with_the_learning_rate_down():
+    z, how = data(), dict(expansion=2, k=3, progress=False)
+    _, whole = train_sae(z, epochs=60, **how)
+    sae, history = train_sae(z, epochs=60, stop=.1, **how)
+    n = len(history)
+    assert n < 60 and n == last_epoch([o['fvu'] for o in history], 60, .1)
+    flat = 2*n//3
+    assert history[:flat] == whole[:flat] and history[flat]['fvu'] != whole[flat]['fvu']
+    assert history[-1]['fvu'] < history[flat - 1]['fvu'] and not sae.training
+    assert train_sae(z, epochs=60, stop=0., **how)[1][:flat] == whole[:flat]
+
+@pytest.mark.parametrize('kind', ['topk', 'jumprelu'])
+@pytest.mark.parametrize('cut', [5, 7, 8, 9])   # before the fall, within it, at its end
+def test_stop_goes_on_to_the_same_bits(tmp_path, kind, cut):
+    z, how = data(200), dict(expansion=2, k=3, epochs=40, stop=1., kind=kind, progress=False)
+    whole, history = train_sae(z, **how)
+    assert len(history) == 9
+    kept = Checkpoint(tmp_path/'state', every=0.)
+    class Cut(Exception): pass
+    def at(lines):
+        if len(lines) == cut: raise Cut
+    with pytest.raises(Cut): train_sae(z, **how, checkpoint=kept, on_epoch=at)
+    again, lines = train_sae(z, **how, checkpoint=kept)
+    assert lines == history and equal(again, whole)
+    with pytest.raises(ValueError, match='stop was 1.0 and is None'):
+        train_sae(z, **{**how, 'stop': None}, checkpoint=kept)
+
+def test_a_checkpoint_names_stop_only_where_it_is_set(tmp_path):
+    for stop in None, .01:
+        kept = Checkpoint(tmp_path/f'{stop}')
+        train_sae(data(50), 1, 2, epochs=1, stop=stop, checkpoint=kept, progress=False)
+        assert ('stop' in kept.load()[1]['what']) == (stop is not None)
+
+@pytest.mark.parametrize('stop', [-.1, 1.5, math.nan])
+def test_stop_that_cannot_be(stop):
+    with pytest.raises(ValueError, match='stop is a part of FVU, from 0 to 1, or None'):
+        train_sae(data(), stop=stop, progress=False)
+
+# --- speed
+
+def test_a_training_without_dense_codes_is_that_with_them():
+    class WithDenseCodes(TopKSAE): pass
+    z, histories = data(400, d=24), []
+    for make in TopKSAE, WithDenseCodes:
+        torch.manual_seed(0)
+        histories.append(fit_sae(make(24, 4, 3), z, epochs=2, progress=False))
+    for sparse, dense in zip(*histories): assert sparse == pytest.approx(dense, rel=1e-3)
 
 # --- an SAE that one has
 
