@@ -14,7 +14,7 @@ same. The last line is one JSON object:
     embed_ratio        pictures a second when embedding: ours / the reference's
     epoch_ratio        a plain epoch with all that it takes, mean of three: the reference's seconds / ours
 
-A step is `Tuning.step`: without reading pictures, and so is the reference's. The epoch has everything in it."""
+A step is `Tuning.step`, without reading pictures, and so is the reference's; an epoch has everything in it."""
 import argparse, json, platform, resource, tempfile, time
 from contextlib import contextmanager
 from copy import deepcopy
