@@ -14,7 +14,7 @@ same. The last line is one JSON object:
     embed_ratio        pictures a second when embedding: ours / the reference's
     epoch_ratio        a plain epoch with all that it takes, mean of three: the reference's seconds / ours
 
-A step is `Tuning.step`, without reading pictures, and so is the reference's; an epoch has everything in it."""
+A step is `Tuning.step`, without reading pictures, as the reference's; an epoch has everything in it."""
 import argparse, json, platform, resource, tempfile, time
 from contextlib import contextmanager
 from copy import deepcopy
@@ -55,7 +55,9 @@ def arguments():
     p.add_argument('--pictures', type=int, default=640, help='that are tuned on; all batches are whole')
     p.add_argument('--rounds', type=int, default=3, help='of which the fastest counts')
     p.add_argument('--rows', type=int, default=40_000, help='embeddings that the SAEs are trained on')
-    return p.parse_args()
+    args = p.parse_args()
+    if args.pictures < args.batch: p.error('--pictures must be one batch at least')
+    return args
 
 # --- what both sides work on
 def random_weights(model, folder):
