@@ -101,8 +101,8 @@ x = torch.arange(3.)
     lambda: x.sum().item(), lambda: bool(x.any()), lambda: float(x[0]), lambda: int(x[0]), lambda: x.tolist(),
     lambda: x.cpu(), lambda: x.to('cpu'), lambda: x.to(device='cpu'), lambda: x.numpy(),
     lambda: f'{x[0]:.2f}', lambda: x.nonzero(), lambda: torch.where(x > 0), lambda: x[x > 0],
-    lambda: x.masked_select(x > 0), lambda: x.clone().index_put_((x > 0,), x[:2]), lambda: x.unique(), lambda: torch.equal(x, x),
-    lambda: 1. in x, lambda: list(range(3))[x.argmax()], lambda: max(x[0], x[1])])
+    lambda: x.masked_select(x > 0), lambda: x.clone().index_put_((x > 0,), x[:2]), lambda: x.unique(),
+    lambda: torch.equal(x, x), lambda: 1. in x, lambda: list(range(3))[x.argmax()], lambda: max(x[0], x[1])])
 def test_what_waits_is_seen(waits):
     with waiting(found := []): waits()
     assert found
