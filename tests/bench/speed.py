@@ -224,7 +224,7 @@ def floor(bench):
     visual, size = deepcopy(bench.theirs), bench.theirs.preprocess_cfg['size']
     x = torch.randn(2, 3, *((size, size) if isinstance(size, int) else size), device=bench.device)
     with FlopCounterMode(display=False) as step: visual(x).sum().backward()
-    with FlopCounterMode(display=False) as more: visual(x)  # without gradients, fused attention goes uncounted
+    with FlopCounterMode(display=False) as more: visual(x)  # no_grad would hide fused attention from it
     step, more = (o.get_total_flops()*bench.cfg.batch_size/2 for o in (step, more))
     return step, (step + more)/step
 
