@@ -10,16 +10,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sae_ft import sae_train
 from sae_ft.clip import load_clip, zero_shot
 from sae_ft.methods import Context, get_method
 from sae_ft.sae import TopKSAE
-from sae_ft.sae_train import train_sae
+from sae_ft.sae_kinds import SAES
+from sae_ft.sae_train import Tally, train_step
 from sae_ft.settings import Config
 from sae_ft.suites import load_suite
 from sae_ft.trainer import Tuning, finetune
 from tiny_runs import TINY
-from tiny_saes import data
 
 CALLS = 'item', 'tolist', 'cpu', 'numpy', '__bool__', '__float__', '__int__', '__index__', '__contains__'
 OPERATIONS = ('_local_scalar_dense', 'is_nonzero', 'nonzero', 'masked_select', 'equal', 'allclose', '_unique',
@@ -62,12 +61,12 @@ def ready():
     clip, suite = load_clip(), load_suite(limit=4*TINY['batch_size'], progress=False)
     return clip, zero_shot(clip, suite.classnames, suite.templates, keep_text=True), suite
 
-def watched(monkeypatch, owner, name, extra=lambda: None):
-    "A list that gets, for each call of a function, what waited in it; `extra` is called in it too."
-    f, optimise, seen, found = getattr(owner, name), torch.optim.AdamW.step, [], []
+def watched(monkeypatch, extra):
+    "A list that gets, for each step of fine-tuning, what waited in it; `extra` is called in it too."
+    step, optimise, seen, found = Tuning.step, torch.optim.AdamW.step, [], []
     def wrapped(*args, **kwargs):
         with waiting(found):
-            result = f(*args, **kwargs)
+            result = step(*args, **kwargs)
             extra()
         seen.append(found[:])
         found.clear()
@@ -77,18 +76,18 @@ def watched(monkeypatch, owner, name, extra=lambda: None):
         result = optimise(*args, **kwargs)
         del found[before:]
         return result
-    monkeypatch.setattr(owner, name, wrapped)
+    monkeypatch.setattr(Tuning, 'step', wrapped)
     monkeypatch.setattr(torch.optim.AdamW, 'step', uncounted)
     return seen
 
-def steps(ready, monkeypatch, method, **kw):
+def steps(ready, monkeypatch, method, extra=lambda: None):
     "What each step between the first and the last waits for: those two are logged."
     clip, classifier, suite = ready
     torch.manual_seed(0)
     model, row, sae = deepcopy(classifier), get_method(method), TopKSAE(clip.d).requires_grad_(False)
     ctx = Context(clip, model, suite.classnames, suite.templates, sae, None)
     reg, objective = row.regulariser and row.regulariser(ctx), row.objective and row.objective(ctx)
-    seen = watched(monkeypatch, Tuning, 'step', **kw)
+    seen = watched(monkeypatch, extra)
     cfg = Config(**{**TINY, 'method': method, 'log_every': 1000, 'cache': None})
     finetune(model, suite, reg, cfg, row.stages, progress=False, objective=objective,
              frozen=ctx.frozen if reg else None)
@@ -126,15 +125,17 @@ def test_flyp_reads_its_labels_alone(ready, monkeypatch):  # words are made of t
 def test_an_item_in_a_step_is_seen(ready, monkeypatch):
     assert all('item' in o for o in steps(ready, monkeypatch, 'ft', extra=lambda: x.sum().item()))
 
-def fitting(monkeypatch, **kw):
-    "What each step of an SAE's training waits for, from the second epoch on: then features can be dead."
-    seen = watched(monkeypatch, sae_train, 'train_step', **kw)
-    train_sae(data(200), 8, 1, epochs=3, progress=False)
-    assert len(seen) == 24
-    return seen[8:]
+def fitting(kind, extra=lambda: None):
+    "What a step of an SAE with dead features waits for, on a device that is no CPU and has no values."
+    with torch.device('meta'):
+        sae, u, silent = SAES[kind](12, 8, k=2).train(), torch.empty(25, 12), torch.empty(96)
+        tally = Tally(sae, torch.empty(()))
+    with waiting(found := []):
+        train_step(sae, torch.optim.SGD(sae.parameters()), u, tally, silent, 25, 1/32)
+        extra()
+    return found
 
-def test_a_step_of_an_sae_waits_for_nothing(monkeypatch):
-    assert fitting(monkeypatch) == [[]]*16
+@pytest.mark.parametrize('kind', SAES)
+def test_a_step_of_an_sae_waits_for_nothing(kind): assert not fitting(kind)
 
-def test_an_item_in_a_step_of_an_sae_is_seen(monkeypatch):
-    assert all('item' in o for o in fitting(monkeypatch, extra=lambda: x.sum().item()))
+def test_an_item_in_a_step_of_an_sae_is_seen(): assert 'item' in fitting('topk', extra=lambda: x.sum().item())
