@@ -32,6 +32,7 @@ check:  ## modules, cleaned notebooks, map and README.md are current, lines are 
 browser:  ## chromium, which the tests of JupyterLab drive: from Debian, or from playwright
 	$(PYTHON) tests/browser.py install
 
+test: export SAE_FT_CACHE = $(CURDIR)/.artefacts/cache
 test: check browser  ## all tests: what is current, every notebook, pytest
 	$(ONE_THREAD) nbdev_test --n_workers $(WORKERS) --do_print --timing
 	$(ONE_THREAD) $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile --durations=20 tests

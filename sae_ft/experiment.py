@@ -17,7 +17,9 @@ import torch
 from .clip import Classifier, class_embeddings, load_clip, zero_shot
 from .drift_measures import measure_drift
 from .evaluation import answer_splits, embed_splits, judge, validation_accuracy
+from .frozen import shared_embeddings, shared_sae
 from .methods import Context, get_method, wise
+from .plumbing.cache import Cache
 from .plumbing.devices import pick_device
 from .plumbing.faults import differences
 from .plumbing.files import Journal, check_fit, digest, lock, read_json, read_tensors, shapes
@@ -79,6 +81,7 @@ class Experiment:
         self.cfg, self.progress, self.t0 = check_folder(cfg.check()), progress, time.time()
         self.folder, self.device, self.method = cfg.folder(), pick_device(cfg.device), get_method(cfg.method)
         torch.set_num_threads(threads_of(cfg))  # before anything is computed: sums depend on it
+        self.cache = Cache(cfg.cache, cfg.cache_gb)
         self.clip = load_clip(cfg.model, cfg.pretrained, self.device)
         cfg.check_sizes(self.clip.d)
         self.sae = cfg.sae and load_sae(cfg.sae, self.clip.d)
@@ -147,6 +150,12 @@ class Experiment:
         splits = splits or {k: o.data for k, o in self.suite.splits.items()}
         return embed_splits(classifier, splits, self.cfg, self.progress, **self.stored(name, classifier))
 
+    def embed_frozen(self, name, splits=None):
+        "Embed before tuning, or read what an earlier run left."
+        splits = splits or {k: o.data for k, o in self.suite.splits.items()}
+        return shared_embeddings(self.cache, self.classifier, self.suite, splits, self.cfg,
+                                 lambda: self.embed(name, splits))
+
     def judge(self, name, embedded, classifier=None):
         "Results of every split (-> dict(kind, metric, value, n)); answers become a column of predictions."
         self.answers[name] = answer_splits(classifier or self.classifier, self.suite, embedded, self.heads)
@@ -154,24 +163,29 @@ class Experiment:
 
     def zero_shot(self):
         "Embed and judge every split: .z0 (split -> z, y) and .before (split -> result), which is returned."
-        self.z0 = self.embed('zero_shot')
+        self.z0 = self.embed_frozen('zero_shot')
         self.before = self.judge('zero_shot', self.z0)
         return self.before
 
     @cached_property
-    def train_embeddings(self): return self.embed('train', dict(train=self.suite.train))['train'][0]
+    def train_embeddings(self): return self.embed_frozen('train', dict(train=self.suite.train))['train'][0]
 
     def fit_sae(self, on_epoch=None):
         "Train the SAE on the training embeddings, unless `sae` names one: .sae, returned, and .sae_history."
         cfg, self.sae_history = self.cfg, []
-        if not cfg.sae:
-            self.sae, self.sae_history = train_sae(
-                self.train_embeddings, cfg.expansion, cfg.k, epochs=cfg.sae_epochs, seed=cfg.seed,
-                device=self.device, progress=self.progress, on_epoch=on_epoch, kind=cfg.sae_kind,
-                checkpoint=self.checkpoint('sae'))
+        if not cfg.sae: self.sae, self.sae_history = self.own_sae(on_epoch)
         self.sae.to(self.device).requires_grad_(False)
         for o in self.sae_history: self.log(event='sae', **o)
         return self.sae
+
+    def own_sae(self, on_epoch):
+        "The SAE and its history, trained, or read where an earlier run left them."
+        cfg, z = self.cfg, self.train_embeddings
+        how = dict(expansion=cfg.expansion, k=cfg.k, epochs=cfg.sae_epochs, seed=cfg.seed, kind=cfg.sae_kind)
+        def train():
+            return train_sae(z, **how, device=self.device, progress=self.progress, on_epoch=on_epoch,
+                             checkpoint=self.checkpoint('sae'))
+        return shared_sae(self.cache, z, how, self.device, train, on_epoch)
 
     def tune(self):
         "Fine-tune, average weights if the method says so, judge again: .history, .z1 and .after, returned."

@@ -19,6 +19,7 @@ import torch
 
 from .clip import Classifier, load_clip
 from .evaluation import table
+from .plumbing.cache import Cache
 from .plumbing.faults import differences
 from .plumbing.files import Journal, check_fit, check_plain, lock, read_json, read_tensors, shapes
 from .plumbing.provenance import revision, versions
@@ -138,7 +139,7 @@ def suite_of(
     names = cfg.class_names and listed(cfg.class_names, ',')
     templates = cfg.templates and list(listed(cfg.templates, '|'))
     return load_suite(cfg.dataset, cfg.suite, cfg.seed, cfg.limit, cfg.on_bad_image, names, templates,
-                      progress)
+                      progress, Cache(cfg.cache, cfg.cache_gb))
 
 # %% ../nbs/04_runs.ipynb #c0ffee01
 def read_runs(

@@ -6,7 +6,7 @@
 __all__ = ['BadPictures', 'screen_pictures']
 
 # %% ../nbs/01_screening.ipynb #f7ceba1d
-import hashlib, warnings
+import hashlib, json, os, warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Optional
@@ -14,8 +14,10 @@ from typing import Optional
 from tqdm.auto import tqdm
 
 from .data import shorten, stratified, undecoded
+from .plumbing.cache import Cache
 from .plumbing.faults import known
 from .plumbing.pictures import BadPicture, decode, read_bytes
+from .plumbing.provenance import code_digest, versions
 
 # %% ../nbs/01_screening.ipynb #b572d12c
 class BadPictures(ValueError):
@@ -40,6 +42,8 @@ def _name(item, row, split, roots):
     name = Path(path).relative_to(homes[0]).as_posix() if homes else path
     return ''.join(o if o.isprintable() else '?' for o in name or f"row {row} of '{split}'")
 
+def _batches(ds): return undecoded(ds.select_columns(['image', 'label'])).iter(256)
+
 def _examine(item, roots):
     "SHA-256 of a picture's file, and the reason why it cannot be used, or None."
     try:
@@ -51,7 +55,7 @@ def _examine(item, roots):
 def _examine_split(ds, split, roots, bar, pool):
     "{row: 'name (reason)'} of the pictures that cannot be used, and the fingerprint of the others."
     bad, sha, i = {}, hashlib.sha256(), 0
-    for rows in undecoded(ds.select_columns(['image', 'label'])).iter(256):
+    for rows in _batches(ds):
         items = rows['image']
         found = pool.map(lambda item: _examine(item, roots), items)
         for item, label, (digest, why) in zip(items, rows['label'], found):
@@ -60,6 +64,35 @@ def _examine_split(ds, split, roots, bar, pool):
             i += 1
         bar.update(len(items))
     return bad, sha.hexdigest()
+
+# %% ../nbs/01_screening.ipynb #90543617
+def _state(item):
+    "What a picture is without decoding it: its bytes, or its file's place, size and times."
+    raw, path = (item or {}).get('bytes'), (item or {}).get('path')
+    if raw is not None: return [path, hashlib.sha256(raw).hexdigest()]
+    try: found = os.stat(path)
+    except (OSError, TypeError, ValueError): return [path]  # what cannot be looked at is no picture
+    return [path, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+def _known_by(ds, roots):
+    "What the result for a split depends on."
+    sha = hashlib.sha256()
+    for rows in _batches(ds):
+        states = [_state(item) for item in rows['image']]
+        sha.update(json.dumps([states, list(map(int, rows['label']))]).encode())
+    return dict(pictures=sha.hexdigest(), roots=roots and [str(o) for o in roots], code=code_digest(),
+                versions=versions())
+
+def _check_split(ds, split, roots, bar, pool, cache):
+    "As `_examine_split`, or what was found before, if nothing was wrong and nothing changed."
+    if cache.folder is None: return _examine_split(ds, split, roots, bar, pool)
+    key = _known_by(ds, roots)
+    if found := cache.get('screened', key):
+        bar.update(len(ds))
+        return {}, found[1]['fingerprint']
+    bad, fingerprint = _examine_split(ds, split, roots, bar, pool)
+    if not bad and _known_by(ds, roots) == key: cache.put('screened', key, {}, fingerprint=fingerprint)
+    return bad, fingerprint
 
 # %% ../nbs/01_screening.ipynb #3a451dcd
 def _class_name(train, label): return train.features['label'].int2str(label)
@@ -82,6 +115,7 @@ def screen_pictures(
     seed: int = 0,                 # of the choice that `limit` makes
     progress: bool = True,         # show a bar
     roots: Optional[list] = None,  # folders in which pictures may lie; None: anywhere
+    cache: Optional[Cache] = None, # where what was found is kept; None: nowhere
 ) -> tuple:                        # {split: data set}, {split: names of those skipped}, {split: fingerprint}
     """Check that there are two classes and that every picture can be decoded.
 
@@ -94,7 +128,7 @@ def screen_pictures(
     before, total = _two_classes(data['train']), sum(map(len, data.values()))
     bar = tqdm(total=total, desc='check pictures', unit='picture', disable=not progress)
     with bar, ThreadPoolExecutor() as pool:
-        found = {k: _examine_split(ds, k, roots, bar, pool) for k, ds in data.items()}
+        found = {k: _check_split(ds, k, roots, bar, pool, cache or Cache()) for k, ds in data.items()}
     bad = {k: list(rows.values()) for k, (rows, _) in found.items() if rows}
     if bad and on_bad_image == 'refuse': raise BadPictures(bad, total)
     data = {k: _without(ds, found[k][0]) for k, ds in data.items()}

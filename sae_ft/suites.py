@@ -15,6 +15,7 @@ import datasets
 import numpy as np
 
 from .data import read_classnames, stratified, words_for
+from .plumbing.cache import Cache
 from .plumbing.faults import suggest
 from .screening import screen_pictures
 from .sources import check_templates, find_source, read_source
@@ -123,6 +124,7 @@ def load_suite(
     classnames: Union[list, dict, str, None] = None,  # list, {label: word}, JSON file of one; found if None
     templates: Union[list, str, None] = None,  # sentences with {}; the suite's own, or CLIP's seven, if None
     progress: bool = True,         # show a bar
+    cache: Optional[Cache] = None, # where what was found of the pictures is kept; None: nowhere
 ) -> Suite:
     """Read, complete and check the pictures of a run.
 
@@ -144,7 +146,7 @@ def load_suite(
         roots = roots + other.roots
         data, info = _add_splits(data, info, words, other, read_source(other, given))
 
-    data, skipped, fingerprint = screen_pictures(data, on_bad_image, limit, seed, progress, roots)
+    data, skipped, fingerprint = screen_pictures(data, on_bad_image, limit, seed, progress, roots, cache)
     splits = {k: Split(k, data[k], **o) for k, o in info.items()}
     name = meta.get('name', Path(dataset).stem)
     return Suite(name, words, templates, data['train'], data['val'], splits, skipped, fingerprint)

@@ -1,4 +1,6 @@
-"Fixtures that several files share, each made once."
+"Fixtures that several files share, each made once; what runs share lies in a folder of the session."
+import os, tempfile
+
 import pytest
 
 from fake_runs import fake_results
@@ -8,6 +10,12 @@ from tiny_clip import tiny
 from tiny_runs import done, pictures
 
 __all__ = ['done', 'pictures', 'report_page', 'still_study', 'study', 'tiny', 'tiny_run']
+
+def pytest_configure(config):
+    config.shared = tempfile.TemporaryDirectory(prefix='sae_ft-')
+    os.environ['SAE_FT_CACHE'] = config.shared.name  # not the user's, for this process and those it starts
+
+def pytest_unconfigure(config): config.shared.cleanup()
 
 @pytest.fixture(scope='session')
 def made_up(tmp_path_factory):

@@ -108,7 +108,7 @@ def pictures(tmp_path_factory):
 @pytest.fixture(scope='module')
 def settings(pictures):
     return dict(dataset=pictures, epochs=2, batch_size=6, sae_epochs=20, lr=3e-4, log_every=1,
-                precision='fp32', device='cpu', keep_epochs=True)
+                precision='fp32', device='cpu', keep_epochs=True, cache=None)
 
 @pytest.fixture(scope='module')
 def quiet_run(settings, tmp_path_factory):

@@ -134,7 +134,7 @@ def done(tmp_path_factory):
         (root/'data'/c).mkdir(parents=True)
         for i in range(10): Image.new('RGB', (8, 8), (20*i, 9, 90)).save(root/'data'/c/f'{i}.png')
     cfg = Config(dataset=str(root/'data'), epochs=1, batch_size=8, sae_epochs=2, precision='fp32',
-                 device='cpu', log_every=1, out_dir=str(root/'run'))
+                 device='cpu', log_every=1, cache=None, out_dir=str(root/'run'))
     return run(cfg, progress=False).folder
 
 def quiet(f, *args):

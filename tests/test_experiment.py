@@ -10,13 +10,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sae_ft import runs
+from sae_ft import experiment as experiment_module
+from sae_ft import runs, screening
 from sae_ft.clip import Classifier
 from sae_ft.drift import with_drift
 from sae_ft.drift_measures import measure_drift
 from sae_ft.evaluation import embed_splits
-from sae_ft.experiment import Replay, epoch_drift, experiment, run
+from sae_ft.experiment import Experiment, Replay, epoch_drift, experiment, run
 from sae_ft.methods import METHODS
+from sae_ft.plumbing.cache import Cache
+from sae_ft.plumbing.files import digest, read_tensors
 from sae_ft.runs import is_finished, load_run
 from sae_ft.sae import TopKSAE
 from sae_ft.settings import Config
@@ -43,6 +46,42 @@ def test_a_run_repeats(done, tmp_path):
     assert again.results['after'] == done.results['after'] and again.of('step') == done.of('step')
     old, new = done.classifier.state_dict(), again.classifier.state_dict()
     assert all(torch.equal(v, old[k]) for k, v in new.items())
+
+def record(run): return [{k: v for k, v in o.items() if k != 'seconds'} for o in run.metrics]
+
+def same(a, b):
+    "Whether two runs have the same files and record, to the last bit, in all but the time they took."
+    for o in ('model.safetensors', 'sae.safetensors'):
+        assert digest(*read_tensors(a.folder/o)) == digest(*read_tensors(b.folder/o)), o
+    assert record(a) == record(b) and a.predictions.equals(b.predictions)
+    assert {o.name for o in a.folder.iterdir()} == {o.name for o in b.folder.iterdir()}
+
+def refuse(*_, **__): raise AssertionError('this was to be read, not made again')
+
+def test_a_run_that_reads_what_another_left_is_the_run_that_computes(done, tmp_path, monkeypatch):
+    def made(name, **other):
+        where = dict(cache=str(tmp_path/'cache'), out_dir=str(tmp_path/name))
+        return run(replace(done.config, **where, **other), progress=False)
+    same(made('leaves'), done)
+    kinds = {o.name.split('-')[0] for _, _, o in Cache(tmp_path/'cache').entries()}
+    assert kinds == {'screened', 'embeddings', 'sae', 'z0'}
+    monkeypatch.setattr(experiment_module, 'train_sae', refuse)
+    monkeypatch.setattr(screening, '_examine', refuse)
+    monkeypatch.setattr(Experiment, 'embed', lambda self, name, *args, was=Experiment.embed, **kw: (
+        was(self, name, *args, **kw) if name == 'tuned' else refuse()))
+    same(made('reads'), done)
+    made('other', lam=3., method='l2', lr=1e-3)
+    monkeypatch.undo()
+    for _, _, file in Cache(tmp_path/'cache').entries(): file.write_bytes(file.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match='It is made again'): same(made('damaged'), done)
+
+def test_a_kept_sae_is_shown_once(done, tmp_path):
+    shares, shown = replace(done.config, cache=str(tmp_path/'cache')), []
+    for name in ('a', 'b'):
+        exp = experiment(replace(shares, out_dir=str(tmp_path/name)), progress=False)
+        exp.fit_sae(on_epoch=lambda history: shown.append(len(history)))
+        exp.lock.release(force=True)
+    assert shown == [1, 2, 3, 3]
 
 def test_a_saved_sae_can_be_used_again(done, tmp_path):
     sae = str(done.folder/'sae.safetensors')

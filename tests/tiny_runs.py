@@ -6,7 +6,7 @@ from sae_ft.experiment import run
 from sae_ft.settings import Config
 
 TINY = dict(limit=64, epochs=1, batch_size=32, sae_epochs=3, lr=1e-4, precision='fp32', device='cpu',
-            log_every=1)
+            log_every=1, cache=None)
 
 def one_line(error) -> str:
     "The message, which must be one sentence on one line."
