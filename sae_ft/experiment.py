@@ -181,7 +181,8 @@ class Experiment:
     def own_sae(self, on_epoch):
         "The SAE and its history, trained, or read where an earlier run left them."
         cfg, z = self.cfg, self.train_embeddings
-        how = dict(expansion=cfg.expansion, k=cfg.k, epochs=cfg.sae_epochs, seed=cfg.seed, kind=cfg.sae_kind)
+        how = dict(expansion=cfg.expansion, k=cfg.k, epochs=cfg.sae_epochs, seed=cfg.seed, kind=cfg.sae_kind,
+                   stop=cfg.sae_stop)
         def train():
             return train_sae(z, **how, device=self.device, progress=self.progress, on_epoch=on_epoch,
                              checkpoint=self.checkpoint('sae'))

@@ -131,7 +131,8 @@ def nuclear_norm(
 ) -> torch.Tensor:    # scalar
     "Sum of the singular values; its gradient at x = 0 is 0."
     changed = x.any()  # stays on the device
-    y = torch.where(changed, x, torch.eye(*x.shape, dtype=x.dtype, device=x.device))  # 0 has no gradient there
+    other = torch.eye(*x.shape, dtype=x.dtype, device=x.device)  # singular values have no gradient at 0
+    y = torch.where(changed, x, other)
     return torch.where(changed, torch.linalg.svdvals(y).sum(), 0.)
 
 class Nuclear(_Change):

@@ -70,9 +70,9 @@ class Contrastive(nn.Module):
         return self.tokens[y, which.to(y.device)]
 
     def forward(self, z, logits, y):  # (B, d), (B, C), (B,)
-        t = self.text.encode_text(self.prompts(y), normalize=True).float()                                # (B, d)
+        t = self.text.encode_text(self.prompts(y), normalize=True).float()                       # (B, d)
         with torch.autocast(z.device.type, enabled=False):
-            similarity = self.text.logit_scale.exp()*F.normalize(z.float(), dim=-1) @ t.T        # (B, B)
+            similarity = self.text.logit_scale.exp()*F.normalize(z.float(), dim=-1) @ t.T    # (B, B)
             same = torch.arange(len(y), device=z.device)
             return (F.cross_entropy(similarity, same) + F.cross_entropy(similarity.T, same))/2
 

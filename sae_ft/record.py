@@ -79,7 +79,8 @@ class Record:
         if self.log: self.log(**line)
 
     @property
-    def due(self): return self.step % self.every == 0 or self.step == self.total - 1  # a line, of the next step
+    def due(self):  # a line of the next step
+        return self.step % self.every == 0 or self.step == self.total - 1
 
     def add_step(self, lr, grad_norm, parts):  # number, scalar tensor, {name: scalar tensor}
         if self.due:
