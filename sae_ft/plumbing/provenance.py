@@ -22,6 +22,7 @@ from .faults import in_kernel
 PACKAGES = ('torch', 'torchvision', 'open_clip_torch', 'datasets', 'accelerate', 'torchmetrics',
             'safetensors', 'pillow', 'numpy')
 
+@cache
 def _version(name):
     try: return version(name)
     except PackageNotFoundError: return None
