@@ -9,6 +9,7 @@ import torchvision.transforms.functional as TF
 from small_data import picture, pictures_of
 from tiny_clip import VIEW, tower
 
+from sae_ft import crops
 from sae_ft.clip import transforms
 from sae_ft.crops import AREA, DRAWS, RATIO, View, crop_boxes, draws, weights
 from sae_ft.data import Images
@@ -88,7 +89,7 @@ def test_the_rule_of_crops_is_that_of_the_transform_for_training():
     assert isinstance(rule, T.RandomResizedCrop) and rule.interpolation is TF.InterpolationMode.BICUBIC
     assert rule.scale == AREA and tuple(rule.ratio) == RATIO
 
-def test_a_picture_is_seen_alike_in_every_batch():
+def test_a_picture_is_seen_alike_in_every_batch(monkeypatch):
     g, u = torch.Generator().manual_seed(0), draws(0, 1, 40)
     pixels = torch.randint(256, (40, 3, 37, 45), generator=g, dtype=torch.uint8)
     every = VIEW(pixels, u)
@@ -96,6 +97,8 @@ def test_a_picture_is_seen_alike_in_every_batch():
         rows = torch.randperm(40, generator=g)[:n]
         assert torch.equal(VIEW(pixels[rows], u[rows]), every[rows])
     with torch.autocast('cpu', torch.bfloat16): assert torch.equal(VIEW(pixels, u), every)
+    monkeypatch.setattr(crops, 'MOST', (1, 1))  # one picture at a time
+    assert torch.equal(VIEW(pixels, u), every)
 
 def test_weights_add_up_and_stay_within_the_crop():
     axis = torch.tensor([[3, 20, 50, 0], [0, 30, 10, -2]])
