@@ -16,7 +16,7 @@ from sae_ft.clip import Classifier
 from sae_ft.drift import with_drift
 from sae_ft.drift_measures import measure_drift
 from sae_ft.evaluation import embed_splits
-from sae_ft.experiment import Experiment, Replay, epoch_drift, experiment, run
+from sae_ft.experiment import Experiment, Replay, epoch_drift, experiment, run, threads_of
 from sae_ft.methods import METHODS
 from sae_ft.plumbing.cache import Cache
 from sae_ft.plumbing.files import digest, read_tensors
@@ -87,6 +87,30 @@ def test_a_saved_sae_can_be_used_again(done, tmp_path):
     sae = str(done.folder/'sae.safetensors')
     again = run(replace(done.config, sae=sae, out_dir=str(tmp_path/'again')), progress=False)
     assert not again.of('sae') and again.of('step') == done.of('step')
+
+def begun_with(folder, hardware):
+    "Settings of a run in that folder, whose config.json says so of the machine."
+    (folder/'config.json').write_text(json.dumps(dict(hardware=hardware)))
+    return Config(out_dir=str(folder))
+
+def test_a_run_goes_on_with_the_threads_it_began_with(tmp_path):
+    cfg = begun_with(tmp_path, dict(threads=3))
+    assert threads_of(cfg) == 3 and threads_of(replace(cfg, threads=2)) == 2
+
+ODD = None, 'x', {}, *(dict(threads=o) for o in (0, -1, 10**9, 2.5, 'two', None))
+
+@pytest.mark.parametrize('hardware', ODD, ids=str)
+def test_threads_that_cannot_be_are_chosen_anew(hardware, tmp_path, monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '7')
+    assert threads_of(begun_with(tmp_path, hardware)) == 7
+
+def test_a_run_records_its_threads_and_leaves_the_process_as_it_was(done, tmp_path, monkeypatch):
+    def stop(*args): raise KeyboardInterrupt
+    before, cfg = torch.get_num_threads(), replace(done.config, threads=3, out_dir=str(tmp_path/'run'))
+    monkeypatch.setattr(Experiment, 'zero_shot', stop)
+    with pytest.raises(KeyboardInterrupt): run(cfg, progress=False)
+    assert json.loads((tmp_path/'run'/'config.json').read_text())['hardware']['threads'] == 3
+    assert torch.get_num_threads() == before != 3 and threads_of(replace(cfg, threads='auto')) == 3
 
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_runs(method, done, pictures, tmp_path):
