@@ -149,10 +149,10 @@ class SAE(nn.Module):
         return e.pow(2).sum(1).mean()/var
 
     def revive(self, p, e, dead):      # (B, n), (B, d), (n,) -> scalar
-        "Small when dead features are of use."
+        "Small when dead features are of use. A GPU, which is not asked, calls it also when none is dead."
         return aux_loss(self, p, e, dead)
 
-    def after_step(self, s):           # (B, n)
+    def after_step(self, s):           # (B, n), or None where no dense codes were made
         "After each step of the optimiser."
         self.unit_columns()
 

@@ -58,7 +58,7 @@ class Tally(nn.Module):
 
     def add(self, e, on):  # (B, d) errors, (n,) in how many of the samples each feature is on
         self.err += e.pow(2).sum()
-        self.on += on.sum().long()
+        self.on += on.long().sum()
         self.N += len(e)
         self.fired |= on > 0
 
