@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_config', 'read_metrics', 'is_finished', 'Run', 'load_run', 'suite_of', 'read_runs', 'check_folder', 'clear_up',
-           'command_to_repeat', 'reproduce']
+           'threads_of', 'command_to_repeat', 'reproduce']
 
 # %% ../nbs/04_runs.ipynb #c04feb19
 import html, json, re, shlex, shutil
@@ -23,6 +23,7 @@ from .plumbing.cache import Cache
 from .plumbing.faults import differences
 from .plumbing.files import Journal, check_fit, check_plain, lock, read_json, read_tensors, shapes
 from .plumbing.provenance import revision, versions
+from .plumbing.threads import best_threads
 from .sae import SAE
 from .settings import RULES, Config, listed
 from .suites import Suite, load_suite
@@ -185,6 +186,16 @@ def clear_up(
         shutil.rmtree(checkpoint, ignore_errors=True)
         held.release(force=True)
         taken.unlink(missing_ok=True)
+
+def threads_of(
+    cfg: Config,  # of a run that may have begun
+) -> int:         # number of threads
+    "As `threads` says; 'auto' is what the run began with, or what is best now."
+    if cfg.threads != 'auto': return cfg.threads
+    file = cfg.folder()/'config.json'
+    about = read_json(file).get('hardware') if file.exists() else None
+    was = about.get('threads') if isinstance(about, dict) else None
+    return int(was) if was in range(1, 1025) else best_threads()
 
 # %% ../nbs/04_runs.ipynb #80e268a0
 def _option(name, value):

@@ -101,7 +101,7 @@ class Tuning:
         self.loader = self.acc.prepare(loader)
         self.frozen = frozen_encoder(classifier, self.reg, frozen, suite, cfg)
         self.what = dict(cfg.decisive(), stages=stages, pictures=len(self.images),
-                         model=digest(classifier.state_dict()))
+                         model=digest(classifier.visual.state_dict()))
         self.model = self.opt = None
         self.state, kept = self.checkpoint.load(self.what, ('at', 'lines', 'seconds')) or (None, {})
         self.at = Place(**kept.get('at', {}))

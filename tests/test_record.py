@@ -61,7 +61,7 @@ def test_the_bar_says_in_one_line_that_steps_are_slow(progress, monkeypatch, cap
     record = Record(None, 20, 1, progress=progress)
     for i in range(20):
         now[0] += 1 if i < 10 else 4.1
-        record.add_step(1e-3, 1., dict(loss=torch.tensor(0.)))
+        record.add_step(1e-3, torch.ones(()), dict(loss=torch.tensor(0.)))
         record.add_epoch(i, .5)
     lines = [o for o in capsys.readouterr().out.splitlines() if 'times as long' in o]
     assert lines == ([slow(4.1)] if progress else [])
