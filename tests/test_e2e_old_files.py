@@ -46,12 +46,15 @@ def test_a_finished_run_is_shown_again(here):
     assert shown.zero_shot() == old.results['before'] and shown.fit_sae().config == old.sae.config
     assert shown.tune() == old.results['after'] and shown.measure() == old.of('drift')[0]['splits']
 
+def contents(folder):
+    return {o: o.read_bytes() for o in Path(folder).rglob('*') if o.is_file() and o.name != '.lock'}
+
 def test_a_run_that_was_cut_off_is_gone_on_with_by_its_version_alone(here):
-    begun, before = load_run('begun'), {o: o.read_bytes() for o in Path('begun').rglob('*') if o.is_file()}
+    begun, before = load_run('begun'), contents('begun')
     assert not is_finished('begun') and begun.metrics[-1]['event'] == 'step'
-    sentence = r"the run in 'begun' was begun by sae_ft 0\.2\.0, and \S+ draws other crops: go on with that version"
+    sentence = r"'begun' was begun by sae_ft 0\.2\.0, and \S+ draws other crops: go on with that version"
     with pytest.raises(ValueError, match=sentence): run(begun.config, progress=False)
-    assert {o: o.read_bytes() for o in Path('begun').rglob('*') if o.is_file() and o.name != '.lock'} == before
+    assert contents('begun') == before
 
 @pytest.mark.parametrize('kind', SAES)
 def test_an_sae_gives_the_codes_that_it_gave(kind):
