@@ -59,7 +59,8 @@ class Experiment:
         self.heads = {k: class_embeddings(self.clip, o, templates, self.device) for k, o in own.items()}
         self.classifier.visual.to(memory_format=torch.channels_last)
         self.theta0, self.answers = self.state(), {}
-        self.fingerprint = dict(model=digest(self.classifier.visual.state_dict()), **self.suite.fingerprint)
+        tower = digest(self.classifier.visual.state_dict())
+        self.fingerprint = dict(model=tower, **self.suite.fingerprint)
 
     @contextmanager
     def timed(self, part):
