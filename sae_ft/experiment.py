@@ -88,8 +88,8 @@ class Experiment:
         Raises ValueError for other data, and for a run of a version that drew other crops."""
         began, here = (str(o.get('versions', {}).get('sae_ft')) for o in (was, now))
         if began.split('.')[:2] != here.split('.')[:2]:
-            raise ValueError(f"the run in '{self.folder}' was begun by sae_ft {began}, and {here} draws other "
-                             'crops: go on with that version, or choose another out_dir.')
+            raise ValueError(f"the run in '{self.folder}' was begun by sae_ft {began}, and {here} draws "
+                             'other crops: go on with that version, or choose another out_dir.')
         if differ := differences(was.get('fingerprint', {}), self.fingerprint):
             raise ValueError(f"pictures or weights changed since the run in '{self.folder}' began "
                              f'({differ}): choose another out_dir.')
