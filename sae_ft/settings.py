@@ -6,7 +6,7 @@
 __all__ = ['RULES', 'INCIDENTAL', 'listed', 'alphas', 'Config']
 
 # %% ../nbs/03_settings.ipynb #d763b1ca
-import math, os, re, sys
+import math, os, re, shutil, sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Optional, Union
@@ -161,6 +161,9 @@ class Config:
             if not ok(value): raise ValueError(f'{name} is {value!r}: it must be {need}.')
         get_method(self.method)
         pick_device(self.device)
+        if self.compile and not shutil.which(os.environ.get('CXX', 'g++')):
+            raise ValueError('compile needs a C++ compiler, and there is no g++ here: install one (or name '
+                             'it in CXX), or leave compile at False.')
         if self.sae and not os.path.isfile(self.sae):
             raise ValueError(f"sae is '{self.sae}': there is no such file.")
         return self

@@ -48,3 +48,9 @@ ALPHAS = [
 
 @pytest.mark.parametrize('value, want', ALPHAS, ids=str)
 def test_alphas(value, want): assert alphas(value) == want
+
+def test_compiling_asks_for_a_compiler_before_anything_starts(monkeypatch):
+    monkeypatch.setenv('CXX', '/no/such/compiler')
+    with pytest.raises(ValueError, match=r'compile needs a C\+\+ compiler.*or leave compile at False'):
+        Config(compile=True).check()
+    assert Config().check() == Config()

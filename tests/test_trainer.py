@@ -1,11 +1,12 @@
 "The loop, on parts of the embedded default."
 import re
 
+import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
 from sae_ft.clip import load_clip, zero_shot
-from sae_ft.methods import Context, get_method
+from sae_ft.methods import Context, CrossEntropy, get_method
 from sae_ft.settings import Config
 from sae_ft.suites import load_suite
 from sae_ft.trainer import finetune, lr_at
@@ -41,3 +42,34 @@ def test_an_objective_is_logged_by_its_name():
     _, history = finetune(model, suite, None, cfg, flyp.stages, progress=False, objective=flyp.objective(ctx))
     steps = [o for o in history if o['event'] == 'step']
     assert steps and all('infonce' in o and 'ce' not in o and o['loss'] == o['infonce'] for o in steps)
+
+class Poisoned(CrossEntropy):
+    "Cross-entropy that becomes nan at one of its calls."
+    def __init__(self, at):
+        super().__init__()
+        self.at, self.calls = at, 0
+    def forward(self, z, logits, y):
+        self.calls += 1
+        return super().forward(z, logits, y)*(float('nan') if self.calls == self.at else 1.)
+
+def test_steps_after_one_that_is_not_finite_change_nothing_and_it_is_named():
+    clip, suite = load_clip(), load_suite(limit=96)
+    def tuned(at, log_every):
+        model, seen = zero_shot(clip, suite.classnames, suite.templates, keep_text=True), Poisoned(at)
+        cfg = Config(**{**TINY, 'method': 'ft', 'batch_size': 16, 'log_every': log_every})
+        with pytest.raises(ValueError) as error:
+            finetune(model, suite, cfg=cfg, progress=False, objective=seen)
+        return str(error.value), model.state_dict(), seen.calls
+    said, early, calls = tuned(3, 1)     # looked at after every step
+    said5, late, calls5 = tuned(3, 5)    # three steps later
+    assert (calls, calls5) == (3, 6) and said == said5
+    assert said.startswith('the loss became nan at step 2, in the batch of 16 training pictures')
+    assert all(torch.equal(v, early[k]) and v.isfinite().all() for k, v in late.items())
+
+def test_compile_compiles_the_tower_and_not_by_default(monkeypatch):
+    clip, suite, compiled = load_clip(), load_suite(limit=32), []
+    monkeypatch.setattr(torch.nn.Module, 'compile', lambda self: compiled.append(self))
+    for on in (False, True):
+        model = zero_shot(clip, suite.classnames, suite.templates, keep_text=True)
+        finetune(model, suite, cfg=Config(**{**TINY, 'compile': on}), stages=(), progress=False)
+    assert compiled == [model.visual]
