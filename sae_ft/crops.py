@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILTERS', 'MOST', 'AREA', 'RATIO', 'DRAWS', 'sent', 'cubic', 'triangle', 'weights', 'resample', 'whole', 'crop_boxes',
-           'draws', 'View']
+           'crop_draws', 'View']
 
 # %% ../nbs/01_crops.ipynb #0d3192ac
 import math
@@ -142,7 +142,7 @@ def crop_boxes(
     return torch.cat([place, sides]).T.long()
 
 @lru_cache(maxsize=2)
-def draws(
+def crop_draws(
     seed: int,       # of the run
     epoch: int,
     n: int,          # number of pictures

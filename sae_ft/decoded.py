@@ -15,7 +15,7 @@ import PIL.Image
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from .crops import View, draws, sent
+from .crops import View, crop_draws, sent
 from .data import decode_again, undecoded
 
 # %% ../nbs/01_decoded.ipynb #44601f13
@@ -107,14 +107,14 @@ class Seen:
     def __init__(self,
         groups: list,          # of (places (n,), bytes (n, 3, h, w))
         view: View,
-        crops: tuple = (),     # rows, and what `draws` takes, for random crops; (): whole pictures
+        crops: tuple = (),     # rows, and what `crop_draws` takes, for random crops; (): whole pictures
     ): self.groups, self.view, self.crops = groups, view, crops
 
     def __len__(self): return sum(len(o) for o, _ in self.groups)
 
     def to(self, device, **how):  # -> (B, 3, H, W) float32
         rows, *drawn = self.crops or (None,)
-        u = None if rows is None else draws(*drawn)[rows]
+        u = None if rows is None else crop_draws(*drawn)[rows]
         parts = [self.view(sent(pixels, device), None if u is None else u[places])
                  for places, pixels in self.groups]
         if len(parts) == 1: return parts[0]

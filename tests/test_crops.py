@@ -11,7 +11,7 @@ from tiny_clip import VIEW, tower
 
 from sae_ft import crops
 from sae_ft.clip import transforms
-from sae_ft.crops import AREA, DRAWS, RATIO, View, crop_boxes, draws, weights
+from sae_ft.crops import AREA, DRAWS, RATIO, View, crop_boxes, crop_draws, weights
 from sae_ft.data import Images
 from sae_ft.decoded import Decoded, Views
 
@@ -43,7 +43,7 @@ def test_so_they_are_for_towers_that_squash_or_pad_if_the_width_comes_first(how,
 @pytest.mark.parametrize('size', [16, 32, 75])
 def test_crops_are_those_of_pillow_to_the_bit(size, monkeypatch):
     monkeypatch.setattr(PIL.Image.Image, 'resize', width_first(PIL.Image.Image.resize))
-    ds, view, u = pictures_of(SIZES), View(tower(size)), draws(0, 0, len(SIZES))
+    ds, view, u = pictures_of(SIZES), View(tower(size)), crop_draws(0, 0, len(SIZES))
     for i, (h, w) in enumerate(SIZES):
         box, = crop_boxes(u[i:i + 1], h, w).tolist()
         im = TF.resized_crop(ds[i]['image'], *box, view.size, TF.InterpolationMode.BICUBIC)
@@ -57,7 +57,7 @@ def test_smooth_pictures_are_those_of_pillow_in_any_order(train):
     view, sizes = View(tower(32)), [(60, 45), (64, 64), (45, 60), (90, 70)]
     for i, (h, w) in enumerate(sizes):
         noise = pictures_of([(8, 8)])[0]['image'].resize((w, h), PIL.Image.Resampling.BICUBIC)
-        u = draws(0, i, 1) if train else None
+        u = crop_draws(0, i, 1) if train else None
         seen = view(TF.pil_to_tensor(noise)[None], u)[0]
         box, = crop_boxes(u, h, w).tolist() if train else [None]
         if train: im = TF.resized_crop(noise, *box, view.size, TF.InterpolationMode.BICUBIC)
@@ -90,7 +90,7 @@ def test_the_rule_of_crops_is_that_of_the_transform_for_training():
     assert rule.scale == AREA and tuple(rule.ratio) == RATIO
 
 def test_a_picture_is_seen_alike_in_every_batch(monkeypatch):
-    g, u = torch.Generator().manual_seed(0), draws(0, 1, 40)
+    g, u = torch.Generator().manual_seed(0), crop_draws(0, 1, 40)
     pixels = torch.randint(256, (40, 3, 37, 45), generator=g, dtype=torch.uint8)
     every = VIEW(pixels, u)
     for n in (1, 2, 7, 39):
@@ -110,6 +110,6 @@ def test_weights_add_up_and_stay_within_the_crop():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_gpu_agrees_with_cpu_to_the_bit():
     pixels = torch.randint(256, (30, 3, 90, 70), dtype=torch.uint8)
-    for u in (None, draws(0, 0, 30)):
+    for u in (None, crop_draws(0, 0, 30)):
         levels = [(VIEW(o, u).cpu()*.5 + .5)*255 for o in (pixels, pixels.cuda())]
         assert torch.equal(*[o.round() for o in levels])
