@@ -74,9 +74,9 @@ def test_what_is_used_twice_is_not_folded():
     want = net(X)
     assert pairs(net, X[:1]) == [] and fold_norms(net, X[:1]) == 0 and torch.equal(net(X), want)
 
-@pytest.mark.parametrize('norm', [nn.BatchNorm2d(6, affine=False), nn.BatchNorm2d(6, track_running_stats=False)])
-def test_norms_without_a_line_of_their_own_stay(norm):
-    net = nn.Sequential(nn.Conv2d(3, 6, 3), norm).double().eval()
+@pytest.mark.parametrize('lacks', ['affine', 'track_running_stats'])
+def test_norms_without_a_line_of_their_own_stay(lacks):
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6, **{lacks: False})).double().eval()
     assert fold_norms(net, X[:1]) == 0 and type(net[0]) is nn.Conv2d
 
 def test_the_embedded_clip_is_folded_whole():
