@@ -6,7 +6,6 @@
 __all__ = ['PART', 'tower_digest', 'crops_key', 'Frozen', 'KeptFrozen', 'frozen_encoder', 'shared_embeddings', 'shared_sae']
 
 # %% ../nbs/04_frozen.ipynb #ecc607ea
-import math
 from copy import deepcopy
 from typing import Callable, Optional
 
