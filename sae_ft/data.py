@@ -257,14 +257,20 @@ def show_pictures(
     names = classnames or ds.features['label'].names
     rows = undecoded(ds).select(np.random.default_rng(seed).permutation(len(ds))[:n])
     lines = -(-len(rows)//cols)  # rounded up
-    size = 1.2*cols, 1.35*lines + .3*bool(title)
-    fig, axs = plt.subplots(lines, cols, figsize=size, dpi=70, layout='constrained', squeeze=False)
-    for ax in axs.flat: ax.axis('off')
-    for ax, row in zip(axs.flat, rows):
-        ax.imshow(decode(row['image']), interpolation='nearest')
-        name = shorten(names[row['label']], 40)
-        ax.set_title(name, fontsize=9, parse_math=False)  # a name may hold a dollar
-    fig.suptitle(title, fontsize=10, parse_math=False)
+    wide, high = 1.2*cols, 1.35*lines  # inches, beside the title
+    whole = high + .3*bool(title)
+    fig = plt.figure(figsize=(wide, whole), dpi=70)
+    ax = fig.add_axes((0, 0, 1, high/whole))
+    for i, row in enumerate(rows):
+        x, y = 1.2*(i % cols) + .6, 1.35*(i//cols) + .75  # middle of the picture
+        picture = decode(row['image'])
+        w, h = (.57*o/max(picture.size) for o in picture.size)
+        ax.imshow(picture, extent=(x - w, x + w, y + h, y - h), interpolation='nearest')
+        name = shorten(names[row['label']], 40)  # a name may hold a dollar
+        ax.text(x, y - .59, name, ha='center', va='bottom', fontsize=9, parse_math=False)
+    ax.set(xlim=(0, wide), ylim=(high, 0), aspect='auto')
+    ax.set_axis_off()
+    fig.text(.5, 1, title, ha='center', va='top', fontsize=10, parse_math=False)
     plt.close(fig)
     return fig
 

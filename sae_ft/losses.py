@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .activations import Taps
+from .codes import Codes, codes_of
 from .plumbing.faults import moved
 
 # %% ../nbs/03_losses.ipynb #3f77f283
@@ -28,16 +29,20 @@ class Move:
     ):
         self.z = full_precision(z)
         self.z0 = None if z0 is None else full_precision(z0).detach()
-        self._encoded = {}           # SAE -> s, s0
+        self._encoded = {}           # SAE -> Codes
+
+    def coded(self,
+        sae: nn.Module,  # a frozen SAE
+    ) -> Codes:          # s has a gradient to z, s0 has none
+        "Codes after and before."
+        if sae not in self._encoded: self._encoded[sae] = codes_of(sae, self.z, self.z0)
+        return self._encoded[sae]
 
     def codes(self,
         sae: nn.Module,  # a frozen SAE
-    ) -> tuple:          # s (B, n), with a gradient to z, and s0 (B, n), without
-        "Codes after and before."
-        if sae not in self._encoded:
-            with torch.no_grad(): s0 = sae.encode(self.z0)
-            self._encoded[sae] = sae.encode(self.z), s0
-        return self._encoded[sae]
+    ) -> tuple:          # s (B, n) and s0 (B, n)
+        "The same as dense tensors."
+        return self.coded(sae).s, self.coded(sae).s0
 
 class Regulariser:
     """A price on moving from z0 to z: `reg(z, z0)` is a scalar. Regularisers add, and take weights.

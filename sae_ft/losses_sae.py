@@ -28,9 +28,8 @@ class _WithSAE(Regulariser):
 class Residual(_WithSAE):
     "|du - (g_d(s) - g_d(s0))|^2, the change that the dictionary cannot express (paper section 5)."
     def price(self, move):
-        s, s0 = move.codes(self.sae)                                           # (B, n) both
         du = self.sae.normalise(move.z) - self.sae.normalise(move.z0)          # (B, d)
-        return (du - self.sae.decoder(s - s0)).pow(2).sum(-1).mean()
+        return (du - move.coded(self.sae).change()).pow(2).sum(-1).mean()
 
 # %% ../nbs/03_losses_sae.ipynb #9afa2bb6
 class Sparse(_WithSAE):
@@ -42,9 +41,7 @@ class Sparse(_WithSAE):
 # %% ../nbs/03_losses_sae.ipynb #5056c514
 class Preservation(_WithSAE):
     "sum of |s_i| over the features with s0_i = 0 (paper section 5)."
-    def price(self, move):
-        s, s0 = move.codes(self.sae)
-        return (s.abs()*(s0 == 0)).sum(-1).mean()
+    def price(self, move): return move.coded(self.sae).switched_on().mean()
 
 # %% ../nbs/03_losses_sae.ipynb #c8ed3795
 class AddRemove(_WithSAE):

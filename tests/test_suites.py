@@ -95,4 +95,4 @@ def test_embedded_suite_is_whole_and_fast():
     assert list(s.splits) == list(meta['splits']) and s.templates == meta['templates']
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        assert show_pictures(s.train, 5, cols=3).axes[0].get_title() in s.classnames
+        assert show_pictures(s.train, 5, cols=3).axes[0].texts[0].get_text() in s.classnames
