@@ -66,9 +66,11 @@ class SparseCodes(Codes):
     @cached_property
     def s0(self): return self._dense(self.v0, self.i0)
 
-    def change(self):
-        i, weights = torch.cat([self.i, self.i0], 1), torch.cat([self.v, -self.v0], 1)
-        return F.embedding_bag(i, self.sae.decoder.weight.T, per_sample_weights=weights, mode='sum')
+    def change(self):  # both sums alike, so that the change of what did not move is exactly 0
+        Dt = self.sae.decoder.weight.T
+        after, before = (F.embedding_bag(i, Dt, per_sample_weights=v, mode='sum')
+                         for v, i in ((self.v, self.i), (self.v0, self.i0)))
+        return after - before
 
     def switched_on(self):
         was_on = (self.i[:, :, None] == self.i0[:, None]) & (self.v0 != 0)[:, None]  # (B, k, k)
