@@ -49,9 +49,11 @@ class Decoded(Dataset):
         if i >= self.kept: return self._read(self.ds[i]['image'], i), int(self.labels[i])
         return self.odd[i] if i in self.odd else self.block[i], int(self.labels[i])
 
-    def _read(self, item, i):
-        im = shrunk(decode_again(item, i), self.most)
-        return torch.from_numpy(np.array(im)).permute(2, 0, 1).contiguous()
+    def _read(self, item, i): return self.pixels(decode_again(item, i))
+
+    def pixels(self, im):  # -> (3, h, w) bytes
+        "A picture as it is kept."
+        return torch.from_numpy(np.array(shrunk(im, self.most))).permute(2, 0, 1).contiguous()
 
     def keep(self, at_once=64):
         "Decode as many as there is room for. Returns whether all are kept."
@@ -59,11 +61,11 @@ class Decoded(Dataset):
             while not self.full and self.kept < len(self):
                 rows = range(self.kept, min(self.kept + at_once, len(self)))
                 for pixels in pool.map(self._read, self.ds[rows.start:rows.stop]['image'], rows):
-                    if not self._add(pixels): break
+                    if not self.add(pixels): break
         return self.kept == len(self)
 
-    def _add(self, pixels):
-        "Keep the next picture, if there is room."
+    def add(self, pixels):
+        "Keep the next picture, if there is room; whether there was."
         room = 1e9*self.gigabytes - sum(o.nbytes for o in _ALIVE)
         self.full = pixels.nbytes > room
         if self.full: return False

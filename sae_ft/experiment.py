@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 
 from .clip import class_embeddings, load_clip, zero_shot
+from .crops import View
 from .drift_measures import measure_drift
 from .evaluation import answer_splits, embed_splits, epoch_drift, judge, validation_accuracy
 from .evaluation import with_state
@@ -52,7 +53,7 @@ class Experiment:
         self.clip = load_clip(cfg.model, cfg.pretrained, self.device)
         cfg.check_sizes(self.clip.d)
         self.sae = cfg.sae and load_sae(cfg.sae, self.clip.d)
-        self.suite = suite_of(cfg, progress)
+        self.suite = suite_of(cfg, progress, View(self.clip.model.visual).most)
         words, templates = self.suite.classnames, self.suite.templates
         self.classifier = zero_shot(self.clip, words, templates, self.device, keep_text=True)
         own = {k: o.classnames for k, o in self.suite.splits.items() if o.classnames}  # classes of their own

@@ -135,12 +135,14 @@ def load_run(
 def suite_of(
     cfg: Config,             # of a run
     progress: bool = True,   # show a bar
+    most: Optional[int] = None,  # pixels of the shorter side, to keep them decoded; None: not yet
 ) -> Suite:
     "The pictures of a run."
+    keep = (most, cfg.pictures_gb) if most else ()
     names = cfg.class_names and listed(cfg.class_names, ',')
     templates = cfg.templates and list(listed(cfg.templates, '|'))
     return load_suite(cfg.dataset, cfg.suite, cfg.seed, cfg.limit, cfg.on_bad_image, names, templates,
-                      progress, Cache(cfg.cache, cfg.cache_gb))
+                      progress, Cache(cfg.cache, cfg.cache_gb), keep)
 
 # %% ../nbs/04_runs.ipynb #c0ffee01
 def read_runs(

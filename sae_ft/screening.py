@@ -14,6 +14,7 @@ from typing import Optional
 from tqdm.auto import tqdm
 
 from .data import shorten, stratified, undecoded
+from .decoded import decoded
 from .plumbing.cache import Cache
 from .plumbing.faults import known
 from .plumbing.pictures import BadPicture, decode, read_bytes
@@ -45,22 +46,25 @@ def _name(item, row, split, roots):
 def _batches(ds): return undecoded(ds.select_columns(['image', 'label'])).iter(256)
 
 def _examine(item, roots):
-    "SHA-256 of a picture's file, and the reason why it cannot be used, or None."
+    "SHA-256 of a picture's file, the reason why it cannot be used, or None, and the picture."
     try:
         raw = read_bytes(item, roots)
-        decode(raw)
-        return hashlib.sha256(raw).digest(), None
-    except BadPicture as e: return None, str(e)
+        im = decode(raw)
+        return hashlib.sha256(raw).digest(), None, im
+    except BadPicture as e: return None, str(e), None
 
-def _examine_split(ds, split, roots, bar, pool):
+def _examine_split(ds, split, roots, bar, pool, kept):
     "{row: 'name (reason)'} of the pictures that cannot be used, and the fingerprint of the others."
     bad, sha, i = {}, hashlib.sha256(), 0
+    def look(item):
+        digest, why, im = _examine(item, roots)
+        return digest, why, kept.pixels(im) if kept and not why and not kept.full else None
     for rows in _batches(ds):
         items = rows['image']
-        found = pool.map(lambda item: _examine(item, roots), items)
-        for item, label, (digest, why) in zip(items, rows['label'], found):
+        for item, label, (digest, why, pixels) in zip(items, rows['label'], pool.map(look, items)):
             if why: bad[i] = f'{_name(item, i, split, roots)} ({why})'
             else: sha.update(digest + int(label).to_bytes(8, 'little'))
+            if pixels is not None and not bad: kept.add(pixels)
             i += 1
         bar.update(len(items))
     return bad, sha.hexdigest()
@@ -83,14 +87,14 @@ def _known_by(ds, roots):
     return dict(pictures=sha.hexdigest(), roots=roots and [str(o) for o in roots], code=code_digest(),
                 versions=versions())
 
-def _check_split(ds, split, roots, bar, pool, cache):
+def _check_split(ds, split, roots, bar, pool, cache, kept):
     "As `_examine_split`, or what was found before, if nothing was wrong and nothing changed."
-    if cache.folder is None: return _examine_split(ds, split, roots, bar, pool)
+    if cache.folder is None: return _examine_split(ds, split, roots, bar, pool, kept)
     key = _known_by(ds, roots)
     if found := cache.get('screened', key):
         bar.update(len(ds))
         return {}, found[1]['fingerprint']
-    bad, fingerprint = _examine_split(ds, split, roots, bar, pool)
+    bad, fingerprint = _examine_split(ds, split, roots, bar, pool, kept)
     if not bad and _known_by(ds, roots) == key: cache.put('screened', key, {}, fingerprint=fingerprint)
     return bad, fingerprint
 
@@ -116,6 +120,7 @@ def screen_pictures(
     progress: bool = True,         # show a bar
     roots: Optional[list] = None,  # folders in which pictures may lie; None: anywhere
     cache: Optional[Cache] = None, # where what was found is kept; None: nowhere
+    keep: tuple = (),              # most and gigabytes of `decoded`, if what is decoded is to be kept
 ) -> tuple:                        # {split: data set}, {split: names of those skipped}, {split: fingerprint}
     """Check that there are two classes and that every picture can be decoded.
 
@@ -128,7 +133,8 @@ def screen_pictures(
     before, total = _two_classes(data['train']), sum(map(len, data.values()))
     bar = tqdm(total=total, desc='check pictures', unit='picture', disable=not progress)
     with bar, ThreadPoolExecutor() as pool:
-        found = {k: _check_split(ds, k, roots, bar, pool, cache or Cache()) for k, ds in data.items()}
+        found = {k: _check_split(ds, k, roots, bar, pool, cache or Cache(), keep and decoded(ds, *keep))
+                 for k, ds in data.items()}
     bad = {k: list(rows.values()) for k, (rows, _) in found.items() if rows}
     if bad and on_bad_image == 'refuse': raise BadPictures(bad, total)
     data = {k: _without(ds, found[k][0]) for k, ds in data.items()}

@@ -125,6 +125,7 @@ def load_suite(
     templates: Union[list, str, None] = None,  # sentences with {}; the suite's own, or CLIP's seven, if None
     progress: bool = True,         # show a bar
     cache: Optional[Cache] = None, # where what was found of the pictures is kept; None: nowhere
+    keep: tuple = (),              # most and gigabytes of `decoded`, to keep the pictures as they are checked
 ) -> Suite:
     """Read, complete and check the pictures of a run.
 
@@ -146,7 +147,8 @@ def load_suite(
         roots = roots + other.roots
         data, info = _add_splits(data, info, words, other, read_source(other, given))
 
-    data, skipped, fingerprint = screen_pictures(data, on_bad_image, limit, seed, progress, roots, cache)
+    data, skipped, fingerprint = screen_pictures(
+        data, on_bad_image, limit, seed, progress, roots, cache, keep)
     splits = {k: Split(k, data[k], **o) for k, o in info.items()}
     name = meta.get('name', Path(dataset).stem)
     return Suite(name, words, templates, data['train'], data['val'], splits, skipped, fingerprint)

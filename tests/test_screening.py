@@ -12,6 +12,7 @@ from small_data import CATS_AND_DOGS, cache, fails, folder, load, make_suite, si
 
 from sae_ft import screening
 from sae_ft.data import Images
+from sae_ft.decoded import decoded
 from sae_ft.plumbing.cache import Cache
 from sae_ft.screening import screen_pictures
 
@@ -136,3 +137,15 @@ def test_pictures_in_tables_are_opened_once_until_one_changes(again, tmp_path):
     table.to_parquet(tmp_path/'suite'/'sketch.parquet')
     n, prints = again(tmp_path/'suite')
     assert n == 12 and {k for k in prints if prints[k] != first[1][k]} == {'sketch'}
+
+
+@pytest.mark.parametrize('broken, gigabytes, all_kept', [(False, .1, True), (True, .1, False), (False, 1e-6, False)])
+def test_what_was_decoded_for_the_check_is_kept_for_later(tmp_path, broken, gigabytes, all_kept):
+    "Whole, where no picture is left out and there is room; in any case the right pictures."
+    root = (broken_folder if broken else lambda o: folder(o, {'cat': 12, 'dog': 12}))(tmp_path/'pictures')
+    suite = load(root, on_bad_image='skip', keep=(32, gigabytes))
+    parts = [decoded(o, 32, gigabytes) for o in (suite.train, suite.val, suite.splits['test'].data)]
+    assert all(o.kept == len(o) for o in parts) == all_kept
+    for o in parts:
+        o.keep()
+        assert all(torch.equal(o[i][0], o._read(o.ds[i]['image'], i)) for i in range(len(o)))
