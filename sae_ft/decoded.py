@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from .crops import View, crop_draws, sent
 from .data import decode_again, undecoded
+from .plumbing.threads import mapped
 
 # %% ../nbs/01_decoded.ipynb #44601f13
 _ALIVE = WeakSet()  # all Decoded: the budget is one for all
@@ -60,7 +61,8 @@ class Decoded(Dataset):
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             while not self.full and self.kept < len(self):
                 rows = range(self.kept, min(self.kept + at_once, len(self)))
-                for pixels in pool.map(self._read, self.ds[rows.start:rows.stop]['image'], rows):
+                pairs = zip(self.ds[rows.start:rows.stop]['image'], rows)
+                for pixels in mapped(lambda o: self._read(*o), pairs, pool):
                     if not self.add(pixels): break
         return self.kept == len(self)
 

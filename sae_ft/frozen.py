@@ -16,6 +16,7 @@ from .clip import Classifier
 from .losses import Regulariser
 from .plumbing.cache import Cache
 from .plumbing.files import digest, shapes
+from .plumbing.folding import settled
 from .plumbing.provenance import circumstances
 from .sae import make_sae
 from .settings import Config
@@ -112,9 +113,11 @@ def frozen_encoder(
     frozen = frozen or deepcopy(classifier).eval().requires_grad_(False)
     known = suite is not None and suite.fingerprint.get('train')
     shared = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if 'activations' in reg.needs or not known or shared or cfg.cache is None: return Frozen(frozen.encode)
+    if 'activations' in reg.needs: return Frozen(frozen.encode)  # of its modules, so it stays as it is
+    encode = settled(frozen).encode
+    if not known or shared or cfg.cache is None: return Frozen(encode)
     cache = Cache(cfg.cache, cfg.cache_gb)
-    return KeptFrozen(frozen.encode, cache, crops_key(frozen, suite, cfg), frozen.head.in_features)
+    return KeptFrozen(encode, cache, crops_key(frozen, suite, cfg), frozen.head.in_features)
 
 # %% ../nbs/04_frozen.ipynb #bd340fe3
 def shared_embeddings(

@@ -19,6 +19,7 @@ from .plumbing.cache import Cache
 from .plumbing.faults import known
 from .plumbing.pictures import BadPicture, decode, read_bytes
 from .plumbing.provenance import code_digest, versions
+from .plumbing.threads import mapped
 
 # %% ../nbs/01_screening.ipynb #b572d12c
 class BadPictures(ValueError):
@@ -61,7 +62,7 @@ def _examine_split(ds, split, roots, bar, pool, kept):
         return digest, why, kept.pixels(im) if kept and not why and not kept.full else None
     for rows in _batches(ds):
         items = rows['image']
-        for item, label, (digest, why, pixels) in zip(items, rows['label'], pool.map(look, items)):
+        for item, label, (digest, why, pixels) in zip(items, rows['label'], mapped(look, items, pool)):
             if why: bad[i] = f'{_name(item, i, split, roots)} ({why})'
             else: sha.update(digest + int(label).to_bytes(8, 'little'))
             if pixels is not None and not bad: kept.add(pixels)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['quota_cores', 'usable_cores', 'piece', 'same_threads', 'measured', 'chosen', 'given_threads', 'share_of_threads',
-           'best_threads']
+           'best_threads', 'mapped']
 
 # %% ../../nbs/plumbing/01_threads.ipynb #28b37b88
 import math, os, re, time
@@ -115,3 +115,19 @@ def best_threads(
     most = most or usable_cores()
     counts = [most >> i for i in range(most.bit_length())]  # most, half of it, ..., 1
     return chosen(measured(counts, **kwargs)) if most > 1 else 1
+
+# %% ../../nbs/plumbing/01_threads.ipynb #mapd0002
+def mapped(
+    f: Callable,   # what is done with each
+    items,         # any number
+    pool,          # an executor
+    tried: int = 4,       # how many are timed
+    worth: float = 1e-3,  # seconds that one takes, at least, for threads to pay
+):                 # results in order, one by one
+    "f of each item, by the threads of a pool where that pays."
+    items = list(items)
+    start = time.perf_counter()
+    first = [f(o) for o in items[:tried]]
+    slow = time.perf_counter() - start > worth*len(first)
+    yield from first
+    yield from (pool.map if slow else map)(f, items[tried:])
