@@ -187,11 +187,10 @@ def tuning(bench, rounds, folder):
         steps[key] = min(middle, steps.get(key, middle))
         epochs[key] = min(whole/EPOCHS, epochs.get(key, whole))
     our_tuning(bench, 'sae-ft', folder)  # what later runs read
-    for _ in range(rounds):
-        for method in METHODS:
-            note(('ours', method), *our_tuning(bench, method))
-            note(('reference', method), *their_tuning(bench, method))
+    for _ in range(rounds):  # what is compared follows one upon the other: machines drift
         note(('ours', 'stored'), *our_tuning(bench, 'sae-ft', folder))
+        for method in METHODS: note(('ours', method), *our_tuning(bench, method))
+        for method in METHODS: note(('reference', method), *their_tuning(bench, method))
     return steps, epochs
 
 def embedding(bench, rounds):
