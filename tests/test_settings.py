@@ -5,7 +5,8 @@ from dataclasses import fields
 import pytest
 
 from sae_ft.methods import METHODS
-from sae_ft.settings import RULES, Config, alphas
+from sae_ft.presets import PRESETS, preset_of
+from sae_ft.settings import RULES, Config, advice, alphas
 from tiny_runs import one_line
 
 WRONG = [
@@ -15,7 +16,8 @@ WRONG = [
     (dict(batch_size=0), 'batch_size is 0'), (dict(k=0), 'k is 0'), (dict(expansion=.5), 'expansion is 0.5'),
     (dict(seed='one'), "seed is 'one'"), (dict(seed=None), 'seed is None'),
     (dict(precision='fp16'), 'auto, fp32, bf16'), (dict(device='tpu'), "'tpu'"),
-    (dict(warmup=2), 'warmup is 2'),
+    (dict(warmup=-1), 'warmup is -1'), (dict(crop=1.2), 'crop is 1.2'), (dict(mu=-1), 'mu is -1'),
+    (dict(preset='paper'), "unknown preset 'paper'"),
     (dict(wise_alpha=1.1), 'wise_alpha is 1.1'), (dict(wise_curve='0.5,2'), "wise_curve is '0.5,2'"),
     (dict(wise_curve='half'), 'numbers from 0 to 1'), (dict(keep_epochs='yes'), 'True or False'),
     (dict(sae_kind='deep'), 'topk'), (dict(limit=0), 'limit is 0'),
@@ -54,3 +56,40 @@ def test_compiling_asks_for_a_compiler_before_anything_starts(monkeypatch):
     with pytest.raises(ValueError, match=r'compile needs a C\+\+ compiler.*or leave compile at False'):
         Config(compile=True).check()
     assert Config().check() == Config()
+
+def test_a_preset_fills_in_what_is_not_given_and_nothing_else():
+    for name, preset in PRESETS.items():
+        cfg = Config(preset=name).check()
+        assert {k: getattr(cfg, k) for k in preset.settings if k != 'lam'} == {
+            k: v for k, v in preset.settings.items() if k != 'lam'}
+        assert Config(preset=name, lr=.5, method='l2').lr == .5 and Config(preset=name, method='l2').method == 'l2'
+    assert Config().lr == 1e-3 and Config(model='ViT-B-32').lr == 1e-5 == Config(preset='paper-b16').lr
+    assert [Config(method=m).lam for m in ('ldifs', 'sae-ft', 'ft')] == [500, 1, 1]
+    assert Config(method='ldifs', model='ViT-B-32').lam == 1 and preset_of('local-dir:x') == 'open-clip'
+
+def test_given_is_what_was_given():
+    assert Config().given() == {} == Config(lam=1, lr=1e-3).given()
+    assert Config(method='ldifs', k=9).given() == dict(method='ldifs', k=9)
+    cfg = Config(model='ViT-B-32', pretrained='openai', lr=1e-5, epochs=3)
+    assert cfg.given() == dict(model='ViT-B-32', pretrained='openai', epochs=3)
+    assert Config(**Config(preset='flyp').given()) == Config(preset='flyp')
+
+ADVICE = [
+    (dict(), ''), (dict(model='ViT-B-16'), ''), (dict(model='local-dir:x', lr=1e-3), ''), (dict(method='ldifs'), ''),
+    (dict(method='ft', lam=3), "lam (3): not used, since the method 'ft' has no price."),
+    (dict(method='l2', mu=1., lam_feature=2.),
+     "mu (1.0), lam_feature (2.0): not used, since the method 'l2' has no such terms."),
+    (dict(method='zero-shot', lr=.1, epochs=2),
+     "lr (0.1), epochs (2): not used, since the method 'zero-shot' trains nothing."),
+    (dict(sae=__file__, sae_epochs=5), 'sae_epochs (5): not used, since the SAE comes from a file.'),
+    (dict(model='ViT-B-16', lr=1e-3), 'lr is 0.001, and 1e-05 is published for CLIPs such as ViT-B-16: '
+                                      'so high a rate forgets much.')]
+
+@pytest.mark.parametrize('given, says', ADVICE, ids=lambda o: str(o)[:40])
+def test_settings_without_effect_and_high_rates_are_said(given, says):
+    assert ' '.join(advice(Config(**given).check())) == says
+
+def test_methods_with_terms_on_codes_are_called_so():
+    "`advice` knows them by their names."
+    with_codes = {k for k, m in METHODS.items() if m.regulariser and m.regulariser.__qualname__.startswith('with_sae')}
+    assert with_codes == {k for k in METHODS if k.startswith('sae-ft')}

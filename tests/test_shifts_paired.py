@@ -11,7 +11,7 @@ from fake_runs import METHODS, fake_run
 from sae_ft.evaluation import METRICS, score
 from sae_ft.runs import read_runs
 from sae_ft.shifts import compared, kind_means, tidy
-from sae_ft.shifts_paired import (RESAMPLED, accuracy_of, answers_of, bootstrap, draws, fair_wins,
+from sae_ft.shifts_paired import (RESAMPLED, accuracy_of, answers_of, bootstrap, draws, fair_wins, half_widths,
                                   macro_f1_of, paired, who_wins)
 
 def test_metrics_of_resamples_agree_with_sklearn_on_resampled_rows():
@@ -114,3 +114,29 @@ def test_sentences_can_say_that_ours_loses():
     assert who_wins(behind, 'far') == 'far: sae-ft beats 0 of 1; is behind 1 of 1: l2 (-3.0 [-4.0, -2.0]).'
     assert fair_wins(made(l2=((0, 1), (2, 3)))).endswith(
         'beats 1 of these on the far mean. No baseline is clearly better than sae-ft in distribution.')
+
+def test_pictures_of_one_drawing_are_drawn_together():
+    "Copies of a picture tell nothing new: the interval is that of drawings."
+    splits = dict(line=dict(kind='id', metric='accuracy'))
+    def width(copies, drawing):
+        answers = {}
+        for m, right in (('ours', 60), ('weak', 45)):
+            p = pd.concat([frame(right)]*copies, ignore_index=True)
+            answers[m, 0] = p if drawing is None else p.assign(drawing=drawing(np.arange(len(p))))
+        o = paired(bootstrap(answers, splits, ('id',)), 'ours')['id'].loc['weak']
+        assert np.isclose(o.difference, 15)
+        return o.high - o.low
+    alone = width(1, None)
+    assert abs(width(4, lambda i: i % 100)/alone - 1) < .07
+    assert abs(width(4, None)/alone - .5) < .05 and abs(width(4, lambda i: i)/alone - .5) < .05
+
+def test_intervals_hold_together():
+    "Of normal differences, all within the intervals in 95 of 100; one comparison has the usual interval."
+    rng = np.random.default_rng(0)
+    one = half_widths(pd.DataFrame(rng.normal(size=(40_000, 1))))
+    assert abs(one[0] - 1.96) < .03
+    ten = half_widths(pd.DataFrame(rng.normal(size=(40_000, 10))*np.arange(1, 11)))
+    assert np.allclose(ten/np.arange(1, 11), 2.80, atol=.05)  # the root of .95 of order 10
+    assert half_widths(pd.DataFrame(np.zeros((9, 2)))).tolist() == [0, 0]
+    mixed = half_widths(pd.DataFrame(dict(same=np.zeros(4000), other=rng.normal(size=4000))))
+    assert mixed.same == 0 and abs(mixed.other - 1.96) < .1

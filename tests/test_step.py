@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sae_ft.clip import load_clip, zero_shot
-from sae_ft.methods import Context, get_method
+from sae_ft.methods import METHODS, Context, get_method
 from sae_ft.sae import TopKSAE
 from sae_ft.sae_kinds import SAES
 from sae_ft.sae_train import Tally, train_step
@@ -116,7 +116,7 @@ def test_what_does_not_wait_is_not(goes_on):
     with waiting(found := []): goes_on()
     assert not found
 
-@pytest.mark.parametrize('method', ['ft', 'l2', 'ldifs', 'sae-ft', 'flyp'])
+@pytest.mark.parametrize('method', [k for k, m in METHODS.items() if len(m.stages) == 1])
 def test_a_step_that_is_not_logged_waits_for_nothing(ready, monkeypatch, method):
     assert steps(ready, monkeypatch, method) == [[], []]
 

@@ -4,11 +4,13 @@ import time
 import warnings
 from collections import Counter
 
+import datasets
 import numpy as np
 from small_data import cache, fails, folder, load, make_suite, sizes  # noqa: F401
 
 from sae_ft.clip import ASSETS
 from sae_ft.data import Images, show_pictures, undecoded
+from sae_ft.suites import drawings, load_suite
 
 
 # --- choice
@@ -96,3 +98,15 @@ def test_embedded_suite_is_whole_and_fast():
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert show_pictures(s.train, 5, cols=3).axes[0].texts[0].get_text() in s.classnames
+
+
+def test_drawings_are_families_of_a_class():
+    columns = dict(family=['a', 'b', 'a', 'a', 'b'], label=[0, 0, 1, 0, 0])
+    ds = datasets.Dataset.from_dict(columns)
+    assert drawings(ds).tolist() == [0, 1, 2, 0, 1]
+    assert drawings(ds.remove_columns('family')).tolist() == [0, 1, 2, 3, 4]
+    s = load_suite(progress=False)
+    line = s.splits['line'].data
+    pairs = set(zip(line['family'][:], line['label'][:]))
+    assert drawings(line).max() + 1 == len(pairs) < len(line)
+    assert f"| {len(pairs):,} | {len(set(line['family'][:]))} | accuracy |" in s._repr_markdown_()
