@@ -1,6 +1,6 @@
 import os, sys
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 # Threads that wait shall soon sleep, not take the time of a core: see nbs/plumbing/01_threads.ipynb. OpenMP
 # reads this once, when PyTorch is imported; what the user has set about it is left alone.

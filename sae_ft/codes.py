@@ -7,13 +7,14 @@ __all__ = ['Codes', 'SparseCodes', 'codes_of']
 
 # %% ../nbs/03_codes.ipynb #codes004
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from .sae import SAE
-from .sae_sparse import by_columns, goes_sparse
+from .sae_sparse import goes_sparse
 
 # %% ../nbs/03_codes.ipynb #codes007
 class Codes:
@@ -47,6 +48,15 @@ class _Read(torch.autograd.Function):
         W, i = ctx.saved_tensors
         return None, F.embedding_bag(i, W, per_sample_weights=g.contiguous(), mode='sum'), None, None
 
+_COLUMNS = WeakKeyDictionary()  # SAE -> (which D, its copy)
+
+def _columns(sae):  # -> D^T (n, d)
+    "D by columns, copied once, and again if D changed."
+    D = sae.decoder.weight
+    which = D.data_ptr(), D._version, D.dtype
+    if _COLUMNS.get(sae, (None,))[0] != which: _COLUMNS[sae] = which, D.detach().T.contiguous()
+    return _COLUMNS[sae][1]
+
 def _picked(sae, u):  # (B, d) -> v (B, k), i (B, k)
     with torch.no_grad(): v, i = sae.pre(u).topk(sae.k, dim=-1, sorted=False)
     v = _Read.apply(v, u, sae.encoder.weight, i)
@@ -55,7 +65,6 @@ def _picked(sae, u):  # (B, d) -> v (B, k), i (B, k)
 class SparseCodes(Codes):
     "The same of a Top-k SAE, by the features that are on."
     def __init__(self, sae, z, z0):
-        by_columns(sae)
         self.sae = sae
         self.v, self.i = _picked(sae, sae.normalise(z))
         with torch.no_grad(): self.v0, self.i0 = _picked(sae, sae.normalise(z0))
@@ -67,7 +76,7 @@ class SparseCodes(Codes):
     def s0(self): return self._dense(self.v0, self.i0)
 
     def change(self):  # both sums alike, so that the change of what did not move is exactly 0
-        Dt = self.sae.decoder.weight.T
+        Dt = _columns(self.sae)
         after, before = (F.embedding_bag(i, Dt, per_sample_weights=v, mode='sum')
                          for v, i in ((self.v, self.i), (self.v0, self.i0)))
         return after - before

@@ -129,10 +129,11 @@ def _central(h, w):
 def crop_boxes(
     u: torch.Tensor,  # (n, DRAWS) from 0 to 1, without 1
     h: int, w: int,   # of the pictures
+    least: float = AREA[0],  # area of the smallest crop, of the picture's
 ) -> torch.Tensor:    # (n, 4) top, left, height, width
     "Random crops: the first of ten tries that fits, at a random place; the largest central one if none does."
     u, (low, high) = u.double(), [math.log(o) for o in RATIO]
-    area, ratio = h*w*(AREA[0] + (AREA[1] - AREA[0])*u[:, :10]), torch.exp(low + (high - low)*u[:, 10:20])
+    area, ratio = h*w*(least + (AREA[1] - least)*u[:, :10]), torch.exp(low + (high - low)*u[:, 10:20])
     sides = torch.stack([(area/ratio).sqrt().round(), (area*ratio).sqrt().round()])   # (2, n, 10)
     most, central = torch.tensor([[h], [w]]), torch.tensor(_central(h, w))[:, None]   # (2, 1)
     fits = ((sides > 0) & (sides <= most[..., None])).all(0)                          # (n, 10)
@@ -154,9 +155,10 @@ def crop_draws(
 class View:
     "How an image tower sees a batch of decoded pictures: cropped or whole, resized, normalised."
     def __init__(self,
-        visual: nn.Module,  # an image tower of open_clip
+        visual: nn.Module,      # an image tower of open_clip
+        crop: float = AREA[0],  # smallest part of a picture that a random crop shows
     ):
-        cfg = PreprocessCfg(**visual.preprocess_cfg)
+        self.crop, cfg = crop, PreprocessCfg(**visual.preprocess_cfg)
         self.size = (cfg.size, cfg.size) if isinstance(cfg.size, int) else tuple(cfg.size)
         self.mode, self.fill = cfg.resize_mode, cfg.fill_color
         self.filter = 'bilinear' if cfg.interpolation == 'bilinear' else 'bicubic'
@@ -174,7 +176,7 @@ class View:
             down, across = [torch.tensor([o]).expand(n, 4) for o in whole(h, w, self.size, self.mode)]
             filter, edge = self.filter, self.fill if self.mode == 'longest' else 0
         else:
-            top, left, height, width = crop_boxes(u, h, w).T
+            top, left, height, width = crop_boxes(u, h, w, self.crop).T
             H, W = [torch.full_like(top, o) for o in self.size]
             first, filter, edge = torch.zeros_like(top), 'bicubic', 0
             down, across = torch.stack([top, height, H, first], 1), torch.stack([left, width, W, first], 1)

@@ -6,10 +6,11 @@
 __all__ = ['Experiment', 'load_sae', 'Replay', 'experiment', 'run']
 
 # %% ../nbs/05_experiment.ipynb #7119e051
-import time
+import time, warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
+from typing import Optional
 
 import pandas as pd
 import torch
@@ -32,6 +33,7 @@ from .runs import Run, check_folder, clear_up, is_finished, load_run, suite_of, 
 from .sae import SAE
 from .sae_train import train_sae
 from .settings import Config, alphas
+from .suites import drawings
 from .trainer import finetune
 
 # %% ../nbs/05_experiment.ipynb #a868c20b
@@ -42,6 +44,7 @@ class Experiment:
         progress: bool = True,  # show bars
     ):
         self.cfg, self.progress, self.t0, self.took = check_folder(cfg.check()), progress, time.time(), {}
+        cfg.advise()
         with self.timed('loading'): self.load(cfg, progress)
         self.start()
 
@@ -52,7 +55,7 @@ class Experiment:
         self.cache = Cache(cfg.cache, cfg.cache_gb)
         self.clip = load_clip(cfg.model, cfg.pretrained, self.device)
         cfg.check_sizes(self.clip.d)
-        self.sae = cfg.sae and load_sae(cfg.sae, self.clip.d)
+        self.sae = cfg.sae and load_sae(cfg.sae, self.clip.d, cfg)
         self.suite = suite_of(cfg, progress, View(self.clip.model.visual).most)
         words, templates = self.suite.classnames, self.suite.templates
         self.classifier = zero_shot(self.clip, words, templates, self.device, keep_text=True)
@@ -86,11 +89,12 @@ class Experiment:
     def going_on(self, was, now):
         """What config.json holds from now on: what it held, and who goes on.
 
-        Raises ValueError for other data, and for a run of a version that drew other crops."""
+        Raises ValueError for other data, and for a run of a version that had other settings or crops."""
         began, here = (str(o.get('versions', {}).get('sae_ft')) for o in (was, now))
         if began.split('.')[:2] != here.split('.')[:2]:
             raise ValueError(f"the run in '{self.folder}' was begun by sae_ft {began}, and {here} draws "
-                             'other crops: go on with that version, or choose another out_dir.')
+                             'other crops or has other settings: go on with that version, or choose '
+                             'another out_dir.')
         if differ := differences(was.get('fingerprint', {}), self.fingerprint):
             raise ValueError(f"pictures or weights changed since the run in '{self.folder}' began "
                              f'({differ}): choose another out_dir.')
@@ -174,7 +178,7 @@ class Experiment:
         "Fine-tune, average weights if the method says so, judge again: .history, .z1 and .after, returned."
         cfg, method, suite = self.cfg, self.method, self.suite
         ctx = Context(self.clip, self.classifier, suite.classnames, suite.templates, self.sae,
-                      lambda: self.train_embeddings, cfg.seed)
+                      lambda: self.train_embeddings, cfg.seed, cfg.mu, cfg.lam_feature)
         reg = method.regulariser and method.regulariser(ctx)
         objective = method.objective and method.objective(ctx)
         frozen = ctx.frozen if reg else None
@@ -225,9 +229,11 @@ class Experiment:
                 self.log(event='epoch_drift', split=name, **line)
 
     def predictions(self):
-        "Label and answers, a row a picture and split."
+        "Label, drawing and answers, a row a picture and split."
         def rows(split, y):
-            return dict(split=split, label=y, **{k: o[split] for k, o in self.answers.items()})
+            drawing = drawings(self.suite.splits[split].data).astype('int32')
+            answers = {k: o[split] for k, o in self.answers.items()}
+            return dict(split=split, label=y, drawing=drawing, **answers)
         table = pd.concat([pd.DataFrame(rows(k, y)) for k, (_, y) in self.z0.items()])
         whole = 'int16' if len(self.suite.classnames) < 2**15 else 'int32'
         return table.astype(dict.fromkeys(('label', *self.answers), whole))
@@ -247,9 +253,14 @@ class Experiment:
 def load_sae(
     path,     # .safetensors
     d: int,   # length of an embedding
+    cfg: Optional[Config] = None,  # whose k and expansion are compared with the SAE's
 ) -> SAE:     # frozen
-    "A saved SAE, if it fits."
+    "A saved SAE, if it fits; a warning if it is of another size than the settings say."
     sae = SAE.load(path)
+    sizes = dict(k=sae.k, expansion=sae.n/sae.d)
+    for name in sizes.keys() & (cfg.given() if cfg else {}):
+        if (value := getattr(cfg, name)) != sizes[name]:
+            warnings.warn(f"{name} ({value}): not used, since the SAE in '{path}' has {sizes[name]:g}.")
     if sae.d != d:
         raise ValueError(f"the SAE in '{path}' is for embeddings of length {sae.d}, "
                          f"and this model's have {d}.")

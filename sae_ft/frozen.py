@@ -33,13 +33,13 @@ def tower_digest(
 def crops_key(
     frozen: Classifier,  # where it computes
     suite: Suite,        # train is used
-    cfg: Config,         # seed, batch_size, precision, compile
+    cfg: Config,         # seed, batch_size, crop, precision, compile
 ) -> dict:               # what JSON can hold
     "What z0 of the batches of a run depends on, beside the epoch."
     device = frozen.head.weight.device
     return dict(circumstances(device, cfg.precision), compile=cfg.compile, tower=tower_digest(frozen.visual),
                 train=suite.fingerprint['train'], pictures=len(suite.train), seed=cfg.seed,
-                batch_size=cfg.batch_size)
+                batch_size=cfg.batch_size, crop=cfg.crop)
 
 # %% ../nbs/04_frozen.ipynb #e1ee45b3
 PART = 2**24  # bytes

@@ -115,7 +115,8 @@ class Wasserstein(_WithSAE):
     def official(cls, sae): return cls(sae, everywhere=True)
 
     def active(self, s):  # (B, n) -> masses (B, m) and indices (B, m) of the m largest
-        m = max(1, int((s > 0).sum(-1).max()))
+        if self.sae.sparse: m = self.sae.k
+        else: m = max(1, int((s > 0).sum(-1).max()))  # this waits for the device
         mass, i = s.relu().topk(m, dim=-1)
         return F.normalize(mass + 1e-12, p=1, dim=-1), i
 

@@ -14,6 +14,7 @@ from typing import Optional
 import pandas as pd
 
 from .plumbing.faults import known
+from .presets import PRESETS
 from .runs import read_runs
 from .shifts import ablation_table, choice_table, choose, main_table, tidy
 from .shifts_paired import answers_of, bootstrap, paired
@@ -29,14 +30,7 @@ CANDIDATES = {  # method -> strengths to choose from
     'lipsum-ft': [1, 3],
     'sae-ft-sparse': [.5, 1.5],
     'sae-ft': [.3, 1, 3]}
-LAMS = {  # method -> the strength that was chosen
-    'l2-sp': .03,
-    'ldifs': 500,
-    'l2': 3,
-    'car-ft': 10,
-    'lipsum-ft': 1,
-    'sae-ft-sparse': .5,
-    'sae-ft': 1}
+LAMS = {m: PRESETS['iconclip'].value('lam', m) for m in CANDIDATES}  # the strengths that were chosen
 COMPARED = ['ft', 'lp', 'flyp', *CANDIDATES]      # methods that are trained with every seed
 COMPARED_BY_PICTURE = 'main', 'wild'              # stages whose answers are kept
 SIZES = [dict(k=16, expansion=4), dict(k=8, expansion=8)]   # SAEs besides the default one
@@ -50,10 +44,11 @@ def paper_run(
     root,              # of the grid
     method: str,       # of `sae_ft.methods`
     seed: int,         # of the run and of its SAE
-    lam: float = 1.,   # strength
+    lam: Optional[float] = None,  # strength; None: the one that was chosen for the method
     **other,           # settings that are not the default's
 ) -> dict:             # settings, with sae (but for zero-shot) and out_dir
     "Settings of one run of the grid: SAE from the stage `sae`, folder named by what is not the default's."
+    if lam is None: lam = PRESETS['iconclip'].value('lam', method)
     root, same = Path(root), [f'seed{seed}', *(f'{k}{v}' for k, v in other.items() if k in NAMED)]
     settings = dict(method=method, seed=seed, lam=float(lam), **other)
     if method != 'zero-shot':
@@ -68,7 +63,7 @@ def main_run(
     **other,       # settings that are not the default's
 ) -> dict:         # as of `paper_run`
     "A run with the strength that was chosen for its method; seeds 1 and 2 get the whole WiSE-FT curve."
-    return paper_run(root, method, seed, LAMS.get(method, 1.), **extras(method, seed), **other)
+    return paper_run(root, method, seed, **extras(method, seed), **other)
 
 def extras(
     method: str,   # of `sae_ft.methods`
@@ -108,7 +103,7 @@ def _lam(root):
     return _strengths(root, ['l2', 'sae-ft'])
 
 def _ablation(root):
-    sizes = [paper_run(root, 'sae-ft', 0, LAMS['sae-ft'], **size) for size in SIZES]
+    sizes = [paper_run(root, 'sae-ft', 0, **size) for size in SIZES]
     return [main_run(root, 'sae-ft', 0), *sizes]
 
 def _wild(root):

@@ -9,7 +9,6 @@ __all__ = ['read_config', 'read_metrics', 'is_finished', 'Run', 'load_run', 'sui
 # %% ../nbs/04_runs.ipynb #c04feb19
 import html, json, re, shlex, shutil
 from contextlib import suppress
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from typing import Optional
@@ -226,8 +225,7 @@ def command_to_repeat(
     "The command that makes a run again."
     run = run if isinstance(run, Run) else load_run(run)
     out_dir = out_dir or f'{run.folder}-again'
-    default = {f.name: f.default for f in fields(Config) if f.name != 'out_dir'}
-    given = {k: v for k in default if (v := getattr(run.config, k)) != default[k]} | dict(out_dir=out_dir)
+    given = run.config.given() | dict(out_dir=out_dir)
     options = [word for k, v in given.items() for word in _option(k, v)]
     threads = _noted(run, 'hardware').get('threads')
     prefix = f'OMP_NUM_THREADS={threads} ' if isinstance(threads, int) else ''

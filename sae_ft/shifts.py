@@ -96,7 +96,7 @@ def cell(
 def choose(
     runs: list,            # candidates: methods at several lam, and 'ft'
     within: float = .01,   # how far behind the best validation accuracy
-) -> pd.DataFrame:         # a row a method and lam: val_accuracy (0 to 1), behind (of the best), chosen
+) -> pd.DataFrame:         # a row a method and lam: val_accuracy (0 to 1), behind (of the best), chosen, edge
     "The largest lam of each method within reach of the best. Raises ValueError without a run of 'ft'."
     trained = [(o, o.of('epoch')) for o in runs]
     rows = pd.DataFrame([dict(settings_of(o), val_accuracy=epochs[-1]['val_accuracy'])
@@ -113,6 +113,8 @@ def choose(
     table['behind'] = best - table.val_accuracy
     chosen = {m: _largest(o, within) for m, o in table.groupby('method')}
     table['chosen'] = [i == chosen[m] for i, m in zip(table.index, table.method)]
+    least, most = (table.groupby('method').lam.transform(o) for o in ('min', 'max'))
+    table['edge'] = table.chosen & ((table.lam == least) | (table.lam == most))
     return table.reset_index(drop=True)
 
 def _largest(rows, within):
@@ -130,7 +132,7 @@ def choice_table(
         'seeds': table.seeds,
         'validation accuracy (%)': (100*table.val_accuracy).round(1),
         'behind the best (points)': (100*table.behind).round(1),
-        'chosen': np.where(table.chosen, 'yes', '')})
+        'chosen': np.where(table.edge, 'yes, at the edge', np.where(table.chosen, 'yes', ''))})
     return shown.set_index(['method', 'lam'])
 
 # %% ../nbs/07_shifts.ipynb #9531e718

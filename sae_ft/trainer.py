@@ -36,10 +36,10 @@ def lr_at(
     step: int,           # 0, 1, ...
     total: int,          # number of steps
     lr: float,           # the highest
-    warmup: float = .1,  # part of all steps
+    warmup: float = .1,  # part of all steps, or a number of steps if above 1
 ) -> float:              # learning rate of this step
     "Linear warm-up, then half a cosine down to 0."
-    w = round(warmup*total)
+    w = round(warmup*total) if warmup <= 1 else min(round(warmup), total)
     if step < w: return lr*(step + 1)/w
     return lr/2*(1 + math.cos(math.pi*(step - w)/max(1, total - w)))
 
@@ -95,7 +95,7 @@ class Tuning:
         classifier.to(self.acc.device).visual.to(memory_format=torch.channels_last)
         if cfg.compile: classifier.visual.compile()
         self.watch = Watch(self.acc.device)
-        view = View(classifier.visual)
+        view = View(classifier.visual, cfg.crop)
         self.images = decoded(suite.train, view.most, cfg.pictures_gb)
         loader, self.sampler = train_loader(self.images, view, cfg)
         self.loader = self.acc.prepare(loader)

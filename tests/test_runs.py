@@ -20,7 +20,7 @@ def test_a_folder_that_is_no_run_is_said_so(tmp_path):
 
 def test_answers_are_kept_and_remake_the_results(done):
     df = done.predictions
-    assert set(df) == {'split', 'label', 'zero_shot', 'tuned', 'average'}
+    assert set(df) == {'split', 'label', 'drawing', 'zero_shot', 'tuned', 'average'}
     for name, results in dict(zero_shot=done.results['before'], tuned=done.results['after']).items():
         right = (df[name] == df.label).groupby(df.split).mean()
         accuracy = {k: o['value'] for k, o in results.items() if o['metric'] == 'accuracy'}

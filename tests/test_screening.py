@@ -139,7 +139,8 @@ def test_pictures_in_tables_are_opened_once_until_one_changes(again, tmp_path):
     assert n == 12 and {k for k in prints if prints[k] != first[1][k]} == {'sketch'}
 
 
-@pytest.mark.parametrize('broken, gigabytes, all_kept', [(False, .1, True), (True, .1, False), (False, 1e-6, False)])
+@pytest.mark.parametrize('broken, gigabytes, all_kept',
+                         [(False, .1, True), (True, .1, False), (False, 1e-6, False)])
 def test_what_was_decoded_for_the_check_is_kept_for_later(tmp_path, broken, gigabytes, all_kept):
     "Whole, where no picture is left out and there is room; in any case the right pictures."
     root = (broken_folder if broken else lambda o: folder(o, {'cat': 12, 'dog': 12}))(tmp_path/'pictures')

@@ -60,9 +60,10 @@ def test_compiling_asks_for_a_compiler_before_anything_starts(monkeypatch):
 def test_a_preset_fills_in_what_is_not_given_and_nothing_else():
     for name, preset in PRESETS.items():
         cfg = Config(preset=name).check()
-        assert {k: getattr(cfg, k) for k in preset.settings if k != 'lam'} == {
-            k: v for k, v in preset.settings.items() if k != 'lam'}
-        assert Config(preset=name, lr=.5, method='l2').lr == .5 and Config(preset=name, method='l2').method == 'l2'
+        said = {k: v for k, v in preset.settings.items() if k != 'lam'}
+        assert {k: getattr(cfg, k) for k in said} == said
+        other = Config(preset=name, lr=.5, method='l2')
+        assert other.lr == .5 and other.method == 'l2'
     assert Config().lr == 1e-3 and Config(model='ViT-B-32').lr == 1e-5 == Config(preset='paper-b16').lr
     assert [Config(method=m).lam for m in ('ldifs', 'sae-ft', 'ft')] == [500, 1, 1]
     assert Config(method='ldifs', model='ViT-B-32').lam == 1 and preset_of('local-dir:x') == 'open-clip'
@@ -75,7 +76,8 @@ def test_given_is_what_was_given():
     assert Config(**Config(preset='flyp').given()) == Config(preset='flyp')
 
 ADVICE = [
-    (dict(), ''), (dict(model='ViT-B-16'), ''), (dict(model='local-dir:x', lr=1e-3), ''), (dict(method='ldifs'), ''),
+    (dict(), ''), (dict(model='ViT-B-16'), ''), (dict(model='local-dir:x', lr=1e-3), ''),
+    (dict(method='ldifs'), ''),
     (dict(method='ft', lam=3), "lam (3): not used, since the method 'ft' has no price."),
     (dict(method='l2', mu=1., lam_feature=2.),
      "mu (1.0), lam_feature (2.0): not used, since the method 'l2' has no such terms."),
@@ -91,5 +93,6 @@ def test_settings_without_effect_and_high_rates_are_said(given, says):
 
 def test_methods_with_terms_on_codes_are_called_so():
     "`advice` knows them by their names."
-    with_codes = {k for k, m in METHODS.items() if m.regulariser and m.regulariser.__qualname__.startswith('with_sae')}
+    def of_sae(f): return f is not None and f.__qualname__.startswith('with_sae')
+    with_codes = {k for k, m in METHODS.items() if of_sae(m.regulariser)}
     assert with_codes == {k for k in METHODS if k.startswith('sae-ft')}

@@ -108,7 +108,7 @@ def test_the_largest_lam_within_one_point_is_chosen(made_up):
         best = max(last['ft', 1.], *(last[method, l] for l in lams))
         assert chosen[method] == max(l for l in lams if last[method, l] >= best - .01)
     at_edge = {m for m, lams in CANDIDATES.items() if chosen[m] in (min(lams), max(lams))}
-    assert set(table[table.edge].method) == at_edge and at_edge != set(CANDIDATES)
+    assert set(table[table.edge].method) == at_edge
 
 def test_choosing_looks_at_no_test_split(made_up):
     runs = read_runs(made_up/'tune')

@@ -11,8 +11,8 @@ from fake_runs import METHODS, fake_run
 from sae_ft.evaluation import METRICS, score
 from sae_ft.runs import read_runs
 from sae_ft.shifts import compared, kind_means, tidy
-from sae_ft.shifts_paired import (RESAMPLED, accuracy_of, answers_of, bootstrap, draws, fair_wins, half_widths,
-                                  macro_f1_of, paired, who_wins)
+from sae_ft.shifts_paired import (RESAMPLED, accuracy_of, answers_of, bootstrap, draws, fair_wins,
+                                  half_widths, macro_f1_of, paired, who_wins)
 
 def test_metrics_of_resamples_agree_with_sklearn_on_resampled_rows():
     rng = np.random.default_rng(0)

@@ -86,7 +86,7 @@ def steps(ready, monkeypatch, method, extra=lambda: None):
     clip, classifier, suite = ready
     torch.manual_seed(0)
     model, row, sae = deepcopy(classifier), get_method(method), TopKSAE(clip.d).requires_grad_(False)
-    ctx = Context(clip, model, suite.classnames, suite.templates, sae, None)
+    ctx = Context(clip, model, suite.classnames, suite.templates, sae, lambda: torch.randn(64, clip.d))
     reg, objective = row.regulariser and row.regulariser(ctx), row.objective and row.objective(ctx)
     seen = watched(monkeypatch, extra)
     cfg = Config(**{**TINY, 'method': method, 'log_every': 1000, 'cache': None})
