@@ -6,11 +6,10 @@
 __all__ = ['Experiment', 'load_sae', 'Replay', 'experiment', 'run']
 
 # %% ../nbs/05_experiment.ipynb #7119e051
-import time, warnings
+import time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
-from typing import Optional
 
 import pandas as pd
 import torch
@@ -32,7 +31,7 @@ from .plumbing.threads import same_threads
 from .runs import Run, check_folder, clear_up, is_finished, load_run, suite_of, threads_of
 from .sae import SAE
 from .sae_train import train_sae
-from .settings import Config, alphas
+from .settings import Config, advice, alphas
 from .suites import drawings
 from .trainer import finetune
 
@@ -44,8 +43,8 @@ class Experiment:
         progress: bool = True,  # show bars
     ):
         self.cfg, self.progress, self.t0, self.took = check_folder(cfg.check()), progress, time.time(), {}
-        cfg.advise()
         with self.timed('loading'): self.load(cfg, progress)
+        for o in [*advice(cfg), *self.about_sae()] if progress else (): print(f'Note: {o}')
         self.start()
 
     def load(self, cfg, progress):
@@ -55,7 +54,7 @@ class Experiment:
         self.cache = Cache(cfg.cache, cfg.cache_gb)
         self.clip = load_clip(cfg.model, cfg.pretrained, self.device)
         cfg.check_sizes(self.clip.d)
-        self.sae = cfg.sae and load_sae(cfg.sae, self.clip.d, cfg)
+        self.sae = cfg.sae and load_sae(cfg.sae, self.clip.d)
         self.suite = suite_of(cfg, progress, View(self.clip.model.visual).most)
         words, templates = self.suite.classnames, self.suite.templates
         self.classifier = zero_shot(self.clip, words, templates, self.device, keep_text=True)
@@ -65,6 +64,13 @@ class Experiment:
         self.theta0, self.answers = self.state(), {}
         tower = digest(self.classifier.visual.state_dict())
         self.fingerprint = dict(model=tower, **self.suite.fingerprint)
+
+    def about_sae(self):  # -> sentences
+        "Which sizes of the settings a given SAE has not."
+        if not self.cfg.sae: return []
+        own, given = dict(k=self.sae.k, expansion=self.sae.n/self.sae.d), self.cfg.given()
+        return [f"{k} ({given[k]}): not used, since the SAE in '{self.cfg.sae}' has {v:g}."
+                for k, v in own.items() if given.get(k, v) != v]
 
     @contextmanager
     def timed(self, part):
@@ -253,14 +259,9 @@ class Experiment:
 def load_sae(
     path,     # .safetensors
     d: int,   # length of an embedding
-    cfg: Optional[Config] = None,  # whose k and expansion are compared with the SAE's
 ) -> SAE:     # frozen
-    "A saved SAE, if it fits; a warning if it is of another size than the settings say."
+    "A saved SAE, if it fits."
     sae = SAE.load(path)
-    sizes = dict(k=sae.k, expansion=sae.n/sae.d)
-    for name in sizes.keys() & (cfg.given() if cfg else {}):
-        if (value := getattr(cfg, name)) != sizes[name]:
-            warnings.warn(f"{name} ({value}): not used, since the SAE in '{path}' has {sizes[name]:g}.")
     if sae.d != d:
         raise ValueError(f"the SAE in '{path}' is for embeddings of length {sae.d}, "
                          f"and this model's have {d}.")

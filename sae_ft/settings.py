@@ -6,7 +6,7 @@
 __all__ = ['RULES', 'INCIDENTAL', 'IGNORED', 'HIGHEST', 'listed', 'alphas', 'advice', 'Config']
 
 # %% ../nbs/03_settings.ipynb #d763b1ca
-import math, os, re, shutil, sys, warnings
+import math, os, re, shutil, sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Optional, Union
@@ -212,10 +212,6 @@ class Config:
         if self.sae and not os.path.isfile(self.sae):
             raise ValueError(f"sae is '{self.sae}': there is no such file.")
         return self
-
-    def advise(self):
-        "Warn of settings that this run ignores, and of a learning rate far above the published ones."
-        for sentence in advice(self): warnings.warn(sentence, stacklevel=2)
 
     def check_sizes(self,
         d: int,  # length of an embedding

@@ -54,7 +54,7 @@ def test_only_what_says_so_goes_sparse(kind):
     assert codes.change().shape == (3, 16) and codes.switched_on().shape == (3,)
 
 def test_an_sae_that_was_used_stays_as_it_was_in_memory_too():
-    "A product with a matrix in another order of memory rounds otherwise: a run that goes on would not be the same."
+    "A product with a matrix in another order rounds otherwise: a run that goes on would not be the same."
     torch.manual_seed(2)
     sae, z, z0 = made(d=32, expansion=8, k=4, dtype=torch.float32)
     before = {k: (v.data_ptr(), v.stride()) for k, v in sae.state_dict().items()}

@@ -52,7 +52,7 @@ def contents(folder):
 def test_a_run_that_was_cut_off_is_gone_on_with_by_its_version_alone(here):
     begun, before = load_run('begun'), contents('begun')
     assert not is_finished('begun') and begun.metrics[-1]['event'] == 'step'
-    sentence = r"'begun' was begun by sae_ft 0\.2\.0, and \S+ draws other crops or has other settings: go on with that version"
+    sentence = r"'begun' was begun by sae_ft 0\.2\.0, and \S+ draws other crops or has other settings: go on"
     with pytest.raises(ValueError, match=sentence): run(begun.config, progress=False)
     assert contents('begun') == before
 

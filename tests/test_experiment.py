@@ -234,3 +234,13 @@ def test_epoch_drift_is_the_drift_of_each_file_and_leaves_no_trace(tmp_path):
     assert moved == pytest.approx(measure_drift(sae, z0, embedded()))
     with pytest.raises(FileNotFoundError): epoch_drift({1: tmp_path/'none'}, model, sae, data, z0, cfg)
     assert all(torch.equal(v, other[k]) for k, v in model.state_dict().items())
+
+def test_what_a_run_ignores_is_said_once_and_only_where_somebody_looks(done, tmp_path, capsys):
+    sae = str(done.folder/'sae.safetensors')
+    cfg = replace(done.config, method='zero-shot', sae=sae, k=5, lr=.1, out_dir=str(tmp_path/'run'))
+    run(cfg, progress=False)
+    assert 'Note' not in capsys.readouterr().out
+    Experiment(replace(cfg, out_dir=str(tmp_path/'other')), progress=True).lock.release()
+    notes = [o for o in capsys.readouterr().out.splitlines() if o.startswith('Note: ')]
+    assert any(o.startswith("Note: lr (0.1)") and 'trains nothing' in o for o in notes)
+    assert f"Note: k (5): not used, since the SAE in '{sae}' has 8." in notes
