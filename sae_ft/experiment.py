@@ -44,7 +44,7 @@ class Experiment:
     ):
         self.cfg, self.progress, self.t0, self.took = check_folder(cfg.check()), progress, time.time(), {}
         with self.timed('loading'): self.load(cfg, progress)
-        for o in [*advice(cfg), *self.about_sae()] if progress else (): print(f'Note: {o}')
+        for o in advice(cfg, self.sae) if progress else (): print(f'Note: {o}')
         self.start()
 
     def load(self, cfg, progress):
@@ -64,13 +64,6 @@ class Experiment:
         self.theta0, self.answers = self.state(), {}
         tower = digest(self.classifier.visual.state_dict())
         self.fingerprint = dict(model=tower, **self.suite.fingerprint)
-
-    def about_sae(self):  # -> sentences
-        "Which sizes of the settings a given SAE has not."
-        if not self.cfg.sae: return []
-        own, given = dict(k=self.sae.k, expansion=self.sae.n/self.sae.d), self.cfg.given()
-        return [f"{k} ({given[k]}): not used, since the SAE in '{self.cfg.sae}' has {v:g}."
-                for k, v in own.items() if given.get(k, v) != v]
 
     @contextmanager
     def timed(self, part):

@@ -125,14 +125,18 @@ IGNORED = [  # settings, when a run does not look at them, and why
 HIGHEST = 1e-4  # learning rate that anybody publishes for a CLIP of open_clip
 
 def advice(
-    cfg,    # settings, checked
-) -> list:  # sentences
+    cfg,       # settings, checked
+    sae=None,  # the one of the run, if there is one already
+) -> list:     # sentences
     "What a user should know of settings that are right, but not what they may seem."
     given, said = cfg.given(), []
     for names, when, why in IGNORED:
         values = ', '.join(f'{o} ({given[o]!r})' for o in names if o in given)
         if values and when(cfg):
             said.append(f'{values}: not used, since {why.format(cfg.method)}.')
+    own = dict(k=sae.k, expansion=sae.n/sae.d) if sae else {}
+    for k, v in own.items():
+        if given.get(k, v) != v: said.append(f'{k} ({given[k]}): not used, since the given SAE has {v:g}.')
     published = PRESETS['open-clip'].value('lr', cfg.method)
     if cfg.lr > HIGHEST and not cfg.model.startswith(('iconclip', 'local-dir:', 'hf-hub:')):
         said.append(f'lr is {cfg.lr:g}, and {published:g} is published for CLIPs such as {cfg.model}: '
@@ -186,7 +190,8 @@ class Config:
 
     def __post_init__(self):
         "Fill in what nobody gave."
-        preset = PRESETS[known(self.preset or preset_of(self.model), PRESETS, 'preset')]
+        named = self.preset if isinstance(self.preset, str) else preset_of(self.model)  # the rule says more
+        preset = PRESETS[known(named, PRESETS, 'preset')]
         if self.method is None: self.method = preset.value('method', None)
         for f in fields(self):
             if getattr(self, f.name) is None: setattr(self, f.name, preset.value(f.name, self.method))

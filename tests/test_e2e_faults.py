@@ -469,11 +469,14 @@ def hungry_life(settings):
         exp.zero_shot()
         exp.fit_sae()
         exp.tune()
-    except MemoryError as e: Path(settings['out_dir'] + '.said').write_text(str(e))
+        said = 'it ended'
+    except BaseException as e: said = str(e) if isinstance(e, MemoryError) else repr(e)
+    Path(settings['out_dir'] + '.said').write_text(said)
 
 def test_memory_that_runs_out(settings, tmp_path):
     mine = dict(settings, batch_size=48, out_dir=str(tmp_path/'run'))
-    live(hungry_life, mine)
+    code, _ = live(hungry_life, mine)
+    assert code == 0
     said = Path(mine['out_dir'] + '.said').read_text()
     assert re.fullmatch(r'there is not enough memory: lower batch_size \(.*\).*\.', said)
 

@@ -243,4 +243,4 @@ def test_what_a_run_ignores_is_said_once_and_only_where_somebody_looks(done, tmp
     Experiment(replace(cfg, out_dir=str(tmp_path/'other')), progress=True).lock.release()
     notes = [o for o in capsys.readouterr().out.splitlines() if o.startswith('Note: ')]
     assert any(o.startswith("Note: lr (0.1)") and 'trains nothing' in o for o in notes)
-    assert f"Note: k (5): not used, since the SAE in '{sae}' has 8." in notes
+    assert 'Note: k (5): not used, since the given SAE has 8.' in notes

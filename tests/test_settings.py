@@ -5,7 +5,6 @@ from dataclasses import fields
 import pytest
 
 from sae_ft.methods import METHODS
-from sae_ft.presets import PRESETS, preset_of
 from sae_ft.settings import RULES, Config, advice, alphas
 from tiny_runs import one_line
 
@@ -56,17 +55,6 @@ def test_compiling_asks_for_a_compiler_before_anything_starts(monkeypatch):
     with pytest.raises(ValueError, match=r'compile needs a C\+\+ compiler.*or leave compile at False'):
         Config(compile=True).check()
     assert Config().check() == Config()
-
-def test_a_preset_fills_in_what_is_not_given_and_nothing_else():
-    for name, preset in PRESETS.items():
-        cfg = Config(preset=name).check()
-        said = {k: v for k, v in preset.settings.items() if k != 'lam'}
-        assert {k: getattr(cfg, k) for k in said} == said
-        other = Config(preset=name, lr=.5, method='l2')
-        assert other.lr == .5 and other.method == 'l2'
-    assert Config().lr == 1e-3 and Config(model='ViT-B-32').lr == 1e-5 == Config(preset='paper-b16').lr
-    assert [Config(method=m).lam for m in ('ldifs', 'sae-ft', 'ft')] == [500, 1, 1]
-    assert Config(method='ldifs', model='ViT-B-32').lam == 1 and preset_of('local-dir:x') == 'open-clip'
 
 def test_given_is_what_was_given():
     assert Config().given() == {} == Config(lam=1, lr=1e-3).given()

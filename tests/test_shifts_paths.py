@@ -6,7 +6,7 @@ from hypothesis import given, strategies as st
 
 from fake_runs import fake_run
 from sae_ft.runs import read_runs
-from sae_ft.shifts_frontiers import answers_by_strength, at_equal, frontier, plot_frontier, reach
+from sae_ft.shifts_paths import answers_by_strength, at_equal, frontier, plot_frontier, reach
 from sae_ft.shifts_paired import bootstrap
 
 LAMS = 1., 3., 10.
