@@ -55,6 +55,7 @@ RESAMPLED = {'accuracy': accuracy_of, 'macro-F1': macro_f1_of}
 # %% ../nbs/07_shifts_paired.ipynb #16929d4f
 def answers_of(
     runs: list,      # of `read_runs`, one data set
+    name=lambda run: run.config.method,  # of a run's tuned model
 ) -> dict:           # (method, seed) -> data frame with columns split, label, answer, drawing if known
     """The answers of every method of the tables.
 
@@ -71,9 +72,9 @@ def answers_of(
             raise ValueError(f"'{run.folder}' was judged on other pictures than '{runs[0].folder}': "
                              'compare runs of one data set.')
         method, seed = run.config.method, run.config.seed
-        columns = {method: 'tuned', 'zero-shot': 'zero_shot'}  # name in tables -> column
-        columns |= {name: model for name, (of, model) in DERIVED.items() if of == method}
-        found |= {(name, seed): pictures.assign(answer=p[c]) for name, c in columns.items() if c in p}
+        columns = {name(run): 'tuned', 'zero-shot': 'zero_shot'}  # name in tables -> column
+        columns |= {k: model for k, (of, model) in DERIVED.items() if of == method}
+        found |= {(k, seed): pictures.assign(answer=p[c]) for k, c in columns.items() if c in p}
     return found
 
 def bootstrap(

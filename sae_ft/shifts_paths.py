@@ -65,12 +65,9 @@ def answers_by_strength(
     runs: list,   # of `read_runs`, one data set, with answers
 ) -> dict:        # ((method, lam), seed) -> data frame with columns split, label, answer
     "The answers of every run, for `bootstrap`. Raises as `answers_of`."
-    answers_of(runs)  # that they are of the same pictures
-    found, tuned = {}, [o for o in runs if o.config.method != 'zero-shot']
-    for run in tuned:
-        method, lam, seed = run.config.method, run.config.lam, run.config.seed
-        found[(method, lam), seed] = answers_of([run])[method, seed]
-    return found
+    tuned = [o for o in runs if o.config.method != 'zero-shot']
+    found = answers_of(tuned, lambda run: (run.config.method, run.config.lam))
+    return {k: v for k, v in found.items() if isinstance(k[0], tuple)}  # not what is derived
 
 def at_equal(
     values: dict,        # of `bootstrap`, with columns (method, lam): 'id' and the kind
