@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'PUBLISHED_CKA', 'PUBLISHED_FVU', 'with_drift', 'drift_frame', 'epoch_frame', 'main_strength', 'mean_sd',
-           'summary', 'verdict', 'table1', 'table1_order', 'table2', 'figure2']
+           'summary', 'verdict', 'table1', 'table1_order', 'fvu_table', 'figure2']
 
 # %% ../nbs/06_drift.ipynb #97171d63
 import matplotlib.pyplot as plt
@@ -133,11 +133,11 @@ def table1_order(
     return (v['tuned'] < v['average']) & (v['average'] < v['wise_0.5'])
 
 # %% ../nbs/06_drift.ipynb #7ced671a
-def table2(
+def fvu_table(
     frame: pd.DataFrame,   # of `drift_frame`, one strength a method
     split: str = 'line',   # in distribution
 ) -> pd.DataFrame:         # published and ours in columns of their own
-    "The paper's Table 2: FVU before and after. Raises ValueError when a run that it needs is missing."
+    "FVU before and after (paper section 4). Raises ValueError when a run that it needs is missing."
     names = {'zero-shot': 'zero-shot', 'ft': 'FT', 'sae-ft': 'SAE-FT'}
     rows = _one_split(frame, split, names, ['tuned']).groupby('method')
     ours = rows.agg({'fvu': mean_sd, 'fvu_zero': mean_sd, 'seed': 'nunique'}).reindex(list(names))

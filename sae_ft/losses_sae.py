@@ -45,7 +45,7 @@ class Preservation(_WithSAE):
 
 # %% ../nbs/03_losses_sae.ipynb #c8ed3795
 class AddRemove(_WithSAE):
-    "Preservation + remove * sum of relu(s0_i - s_i) over the features with s0_i != 0 (paper section 5)."
+    "Preservation + remove * sum of relu(s0_i - s_i) over the features with s0_i != 0 (official code)."
     def __init__(self,
         sae: nn.Module,
         remove: float = 1.,   # weight of fading
@@ -61,7 +61,7 @@ class AddRemove(_WithSAE):
 
 # %% ../nbs/03_losses_sae.ipynb #be16d691
 class KL(_WithSAE):
-    "KL(p0 || p) of codes as distributions over features, p = (relu(s) + eps) / sum (paper section 5)."
+    "KL(p0 || p) of codes as distributions over features, p = (relu(s) + eps) / sum (official code)."
     def __init__(self,
         sae: nn.Module,
         eps: float = 1e-6,   # keeps the price finite where a feature is off
@@ -100,7 +100,7 @@ def sinkhorn(
     return (K + f[:, :, None] + g[:, None]).exp()
 
 class Wasserstein(_WithSAE):
-    """<P, C>: entropic transport cost from p0 to p, p = relu(s) / sum (paper section 5).
+    """<P, C>: entropic transport cost from p0 to p, p = relu(s) / sum (official code).
 
     It is 0 for a picture without any feature."""
     def __init__(self,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from sae_ft.drift import (PUBLISHED_CKA, drift_frame, epoch_frame, figure2, main_strength, mean_sd, summary,
-                          table1, table1_order, table2, verdict, with_drift)
+                          table1, table1_order, fvu_table, verdict, with_drift)
 from sae_ft.runs import read_runs
 from sae_ft.settings import Config
 
@@ -87,13 +87,13 @@ def test_table1(root):
     with pytest.raises(ValueError, match="no run of 'ft' has a record of 'wise_0.5'"):
         table1(frame[frame.model != 'wise_0.5'])
 
-def test_table2(root):
+def test_fvu_table(root):
     frame = main_strength(drift_frame(found(root, k=8)))
-    t = table2(frame)
+    t = fvu_table(frame)
     assert list(t.index) == ['zero-shot', 'FT', 'SAE-FT'] and list(t['FVU, published'])[0] == '0.22'
     assert list(t['FVU, ours']) == ['0.030 ± 0.000', '0.330 ± 0.100', '0.130 ± 0.000']
     assert list(t['FVU against zero, ours'])[1] == '0.340 ± 0.100'
-    with pytest.raises(ValueError, match="no run of 'sae-ft'"): table2(frame[frame.method != 'sae-ft'])
+    with pytest.raises(ValueError, match="no run of 'sae-ft'"): fvu_table(frame[frame.method != 'sae-ft'])
 
 def test_summary(root):
     frame = drift_frame(found(root, k=8))
@@ -124,5 +124,5 @@ def test_the_notebooks_tables_are_those_of_the_committed_records():
     outputs = {c.source.strip(): c.outputs for c in cells if c.cell_type == 'code'}
     default = {k: getattr(Config(), k) for k in ('dataset', 'model', 'k', 'expansion', 'sae_kind')}
     frame = main_strength(drift_frame(found(nbs/'results', **default)))
-    for cell, table in {'table1(frame)': table1(frame), 'table2(frame)': table2(frame)}.items():
+    for cell, table in {'table1(frame)': table1(frame), 'fvu_table(frame)': fvu_table(frame)}.items():
         assert outputs[cell][0].data['text/html'] == table._repr_html_()

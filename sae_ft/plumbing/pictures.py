@@ -42,7 +42,7 @@ PIL.Image.init()
 _KNOWN = 'PNG', 'JPEG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'PPM', 'ICO', 'AVIF'
 FORMATS = [o for o in _KNOWN if o in PIL.Image.OPEN]
 ENDINGS = {e for e, f in PIL.Image.EXTENSION.items() if f in FORMATS}
-MAX_PIXELS = 89_478_485  # 16 bits of width and height, roughly: Pillow's own limit
+MAX_PIXELS = 89_478_485  # a quarter of a GiB at 3 bytes each: Pillow's own limit
 MAX_BYTES = 2**28        # of a file
 
 class _Quiet:
