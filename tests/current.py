@@ -20,10 +20,19 @@ def relink(source: str, nbs: Path) -> str:
         return m[1] + os.path.relpath(nbs/target, nbs.parent).replace(os.sep, '/')
     return LINK.sub(point, source)
 
+def passing(output) -> bool:
+    "Progress bars and warnings, which are not for a README."
+    return output.get('name') == 'stderr' or 'application/vnd.jupyter.widget-view+json' in output.get('data', {})
+
+def said(cell) -> str:
+    "The Markdown that a code cell left."
+    found = [o['data']['text/markdown'] for o in cell.outputs if 'text/markdown' in o.get('data', {})]
+    return '\n\n'.join(''.join(o) for o in found)
+
 def make_readme(root: Path = ROOT) -> Path:
     """Write `root/README.md`, and README_files/ if there are figures, from nbs/index.ipynb.
 
-    nbdev's directives and hidden cells are left out."""
+    nbdev's directives and hidden cells are left out, and of a cell with `echo: false` its code."""
     import nbformat
     from nbconvert import MarkdownExporter
     nb = nbformat.read(root/'nbs'/'index.ipynb', as_version=4)
@@ -31,10 +40,10 @@ def make_readme(root: Path = ROOT) -> Path:
     for cell in nb.cells:
         directives = DIRECTIVE.findall(cell.source)
         if cell.cell_type == 'raw' or 'hide' in directives: continue
+        if 'echo:' in directives: cell = nbformat.v4.new_markdown_cell(said(cell))
         if cell.cell_type == 'markdown': cell.source = relink(cell.source, root/'nbs')
         cell.source = DIRECTIVE.sub('', cell.source).strip()
-        # progress bars and warnings are not for a README
-        if 'outputs' in cell: cell.outputs = [o for o in cell.outputs if o.get('name') != 'stderr']
+        if 'outputs' in cell: cell.outputs = [o for o in cell.outputs if not passing(o)]
         if cell.source: cells.append(cell)
     nb.cells = cells
     nb.metadata['language_info'] = {'name': 'python'}   # nbdev_clean drops it; fences are marked with it
