@@ -22,7 +22,8 @@ def relink(source: str, nbs: Path) -> str:
 
 def passing(output) -> bool:
     "Progress bars and warnings, which are not for a README."
-    return output.get('name') == 'stderr' or 'application/vnd.jupyter.widget-view+json' in output.get('data', {})
+    widget = 'application/vnd.jupyter.widget-view+json'
+    return output.get('name') == 'stderr' or widget in output.get('data', {})
 
 def said(cell) -> str:
     "The Markdown that a code cell left."

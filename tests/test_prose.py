@@ -4,7 +4,8 @@ import json, re
 import layout
 import pytest
 
-CITED = re.compile(r'arXiv [\d.]+|\b[Ss]ections? [\d.]+(,? and [\d.]+)?|et al\.?,? \(?(19|20)\d\d|[A-Z]\w+,? (19|20)\d\d')
+CITED = re.compile(r'arXiv [\d.]+|\b[Ss]ections? [\d.]+(,? and [\d.]+)?'
+                   r'|et al\.?,? \(?(19|20)\d\d|[A-Z]\w+,? (19|20)\d\d')
 TAKEN_OUT = [r'```.*?```', r'`[^`]*`', r'\$\$.*?\$\$', r'\$[^$]*\$', r'\]\([^)]*\)', r'<[^>]*>', r'https?://\S+']
 IN_PROSE = re.compile(r'(?<![\w.\-/#^_])[-+−]?\d[\d,]*(?:\.\d+)?(?:\s?%)?(?![\w/^]|\.\d)')
 ANYWHERE = re.compile(r'\d[\d,_]*(?:\.\d+)?(?:e-?\d+)?|\.\d+')
@@ -14,7 +15,7 @@ EXCEPTIONS = {  # notebook -> number -> why no code makes it
     '00_clip': {'0.9': PUBLISHED, '0.5': BY_HAND},
     '01_embeddings': {'1.28': PUBLISHED},
     '03_losses_sae': {'1024': 'the size that the cell below computes'},
-    '03_methods': dict.fromkeys(['81.9', '82.5', '80.8'], 'a choice of 0.1.0; the text says that no record is left'),
+    '03_methods': dict.fromkeys(['81.9', '82.5', '80.8'], 'of 0.1.0; the text says that no record is left'),
     '04_drift_measures': dict.fromkeys(['0.40', '0.83', '0.67'], PUBLISHED),
     '07_shifts': {'2.78': "Student's t, any table", '1.96': 'the normal distribution, any table',
                   **dict.fromkeys(['86.5', '98.7', '38.1'], PUBLISHED)},
@@ -27,7 +28,7 @@ def text_of(part): return part if isinstance(part, str) else ''.join(part)
 def plain(number): return re.sub(r'[,_%−+\s-]', '', number)
 
 def prose_numbers(markdown: str) -> list[str]:
-    "Decimals, percentages and whole numbers of three digits or more, outside of code, formulas and citations."
+    "Decimals, percentages, whole numbers of three digits or more, outside of code, formulas and citations."
     for pattern in TAKEN_OUT: markdown = re.sub(pattern, ' ', markdown, flags=re.DOTALL)
     found = IN_PROSE.findall(CITED.sub('', markdown))
     return [o for o in found if '.' in o or '%' in o or len(plain(o)) > 2]
@@ -65,7 +66,8 @@ def code(source, said=''):
 def words(text): return dict(cell_type='markdown', source=text)
 
 def test_a_number_that_no_code_makes_is_found():
-    cells = [words('It gains 3.5 points, to 81.2 %, in 1,234 steps (arXiv 2109.01903, section 6.3); `9.99` and $7.77$.')]
+    said = 'It gains 3.5 points, to 81.2 %, in 1,234 steps (arXiv 2109.01903, section 6.3); `9.99`, $7.77$.'
+    cells = [words(said)]
     assert unmade(cells) == ['3.5', '81.2 %', '1,234']
     assert unmade([*cells, code('steps = 1_234', 'from .7768 to .81203')]) == ['3.5']
     assert unmade([*cells, code('', '{"gain": 3.46, "to": 81.2, "steps": 1234}')]) == []
