@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MARKUP', 'TO_FILL_IN', 'USE', 'TOKENIZER', 'whole_clip', 'open_clip_config', 'wilson', 'accuracy_rows', 'model_card',
-           'export', 'write_weights', 'write_transformers', 'push']
+           'export', 'write_transformers', 'push']
 
 # %% ../nbs/11_export.ipynb #expt0004
 import html, json, shutil
@@ -15,11 +15,10 @@ import open_clip
 import pandas as pd
 import torch
 from huggingface_hub import HfApi
-from safetensors.torch import save_file
 from scipy.stats import norm
 
 from .clip import ASSETS, load_clip
-from .plumbing.files import write_json, write_whole
+from .plumbing.files import write_json, write_tensors, write_whole
 from .runs import Run, load_run
 from .to_transformers import as_transformers
 
@@ -157,8 +156,8 @@ def export(
     config = open_clip_config(run.config.model, net.visual)
     write_json(to/'open_clip_config.json', config)
     _copy_tokenizer(run.config.model, to)
-    write_weights(to/'open_clip_model.safetensors', net.state_dict())
-    write_weights(to/'head.safetensors', classifier.head.state_dict())
+    write_tensors(to/'open_clip_model.safetensors', net.state_dict())
+    write_tensors(to/'head.safetensors', classifier.head.state_dict())
     write_json(to/'classes.json', dict(classnames=run.provenance['classnames']))
     run.sae.save(to/'sae.safetensors')
     if found := as_transformers(config, net.state_dict()): write_transformers(to/'transformers', *found)
@@ -166,20 +165,12 @@ def export(
     write_whole(to/'README.md', lambda path: Path(path).write_text(card, encoding='utf-8'))
     return to
 
-def write_weights(
-    file,            # .safetensors
-    tensors: dict,   # name -> tensor
-):
-    "As libraries expect them: contiguous, on the CPU, none sharing memory."
-    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    write_whole(file, lambda path: save_file(plain, path, metadata={'format': 'pt'}))
-
 def write_transformers(folder, config, tensors, pictures):
     "A folder that transformers loads."
     folder.mkdir()
     write_json(folder/'config.json', config)
     write_json(folder/'preprocessor_config.json', pictures)
-    write_weights(folder/'model.safetensors', tensors)
+    write_tensors(folder/'model.safetensors', tensors)
 
 # %% ../nbs/11_export.ipynb #expt0013
 def push(

@@ -67,6 +67,10 @@ def test_broken_pictures_are_all_named_or_left_out(tuned, pictures, tmp_path):
     assert len(left) == 22 and not {'cat/0.png', 'tree/7.png'} & set(left.index)
     assert tuned.predict(root/'cat'/'0.png', on_bad_image='skip', progress=False).empty
 
+def test_an_unknown_policy_is_refused(tuned, pictures):
+    with pytest.raises(ValueError) as error: tuned.embed(pictures, on_bad_image='skipp', progress=False)
+    assert one_line(error) == "unknown on_bad_image 'skipp': known are refuse, skip."
+
 def test_features_behind_an_answer_are_its_largest_evidence(tuned, pictures):
     z = tuned.embed(pictures, progress=False)[1]
     c = logits(tuned, z).argmax(1)
