@@ -188,7 +188,8 @@ class Experiment:
     def tune(self):
         "Fine-tune, average weights if the method says so, judge again: .history, .z1 and .after, returned."
         cfg, method, suite = self.cfg, self.method, self.suite
-        self.classifier.load_state_dict(self.theta0)  # again, if Ctrl-C ended it before
+        self.classifier.load_state_dict(self.theta0)  # this line and the next two: if Ctrl-C ended it before
+        self.journal.keep(lambda o: o['event'] not in ('step', 'epoch'))
         if self.clip.model is None: self.clip = load_clip(cfg.model, cfg.pretrained, self.device)
         ctx = Context(self.clip, self.classifier, suite.classnames, suite.templates, self.sae,
                       lambda: self.train_embeddings, cfg.seed, cfg.mu, cfg.lam_feature)

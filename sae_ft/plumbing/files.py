@@ -218,6 +218,11 @@ class Journal:
         try: self.path.write_text('')
         except OSError as e: raise _refused(self.path, e) from None
 
+    def keep(self, wanted):  # line -> bool
+        "Leave out the lines that are not wanted. Raises OSError."
+        text = ''.join(json.dumps(sealed(o)) + '\n' for o in self.read() if wanted(o))
+        write_whole(self.path, lambda p: p.write_text(text, encoding='utf-8'), len(text))
+
     def read(self):  # -> list of dicts
         "All lines; a last one that was cut off is left out. Raises ValueError for damage elsewhere."
         if not self.path.is_file(): return []
