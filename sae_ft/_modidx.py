@@ -252,6 +252,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                'sae_ft.export.push': ('export.html#push', 'sae_ft/export.py'),
                                'sae_ft.export.whole_clip': ('export.html#whole_clip', 'sae_ft/export.py'),
                                'sae_ft.export.wilson': ('export.html#wilson', 'sae_ft/export.py'),
+                               'sae_ft.export.write_export': ('export.html#write_export', 'sae_ft/export.py'),
                                'sae_ft.export.write_transformers': ('export.html#write_transformers', 'sae_ft/export.py')},
             'sae_ft.features': { 'sae_ft.features.CodedSplit': ('features.html#codedsplit', 'sae_ft/features.py'),
                                  'sae_ft.features.FeatureStudy': ('features.html#featurestudy', 'sae_ft/features.py'),

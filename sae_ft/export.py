@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TO_FILL_IN', 'USE', 'TOKENIZER', 'whole_clip', 'open_clip_config', 'wilson', 'accuracy_rows', 'model_card', 'export',
-           'write_transformers', 'push']
+           'write_export', 'write_transformers', 'push']
 
 # %% ../nbs/11_export.ipynb #expt0004
 import json, shutil
@@ -149,8 +149,21 @@ def export(
         if not (overwrite and (to/'open_clip_config.json').is_file()):
             raise FileExistsError(f"'{to}' is not empty: choose another folder, or overwrite=True "
                                   'for an older export.')
-        shutil.rmtree(to)
-    to.mkdir(parents=True, exist_ok=True)
+    part = to.absolute().with_name(f'.{to.absolute().name}.part')  # a kill leaves no half export at `to`
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write_export(run, part, name or to.name, licence)
+    shutil.rmtree(to, ignore_errors=True)
+    part.rename(to)
+    return to
+
+def write_export(
+    run: Run,                # finished
+    to: Path,                # an empty folder
+    name: str,               # of the model
+    licence: Optional[str],  # as the hub spells it
+):
+    "The files of an export."
     net, classifier, clip = whole_clip(run)
     config = open_clip_config(run.config.model, net.visual)
     write_json(to/'open_clip_config.json', config)
@@ -160,9 +173,8 @@ def export(
     write_json(to/'classes.json', dict(classnames=run.provenance['classnames']))
     run.sae.save(to/'sae.safetensors')
     if found := as_transformers(config, net.state_dict()): write_transformers(to/'transformers', *found)
-    card = model_card(run, name or to.name, licence)
+    card = model_card(run, name, licence)
     write_whole(to/'README.md', lambda path: Path(path).write_text(card, encoding='utf-8'))
-    return to
 
 def write_transformers(folder, config, tensors, pictures):
     "A folder that transformers loads."

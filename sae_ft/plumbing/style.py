@@ -104,6 +104,7 @@ def thumb(
 ) -> str:             # 'data:image/...;base64,...'
     "A small picture as the address of itself."
     im = im.convert('RGB')
+    im.info = {}  # what a stranger wrote beside the pixels
     im.thumbnail((size, size))
     def encoded(kind):
         out = io.BytesIO()
