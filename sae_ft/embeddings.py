@@ -56,7 +56,7 @@ class _Parts:
     def __init__(self, store, every):
         self.store, self.every = store, every
         self.zs, self.ys = store.read()
-        self.kept, self.last = len(self.zs), time.time()
+        self.kept, self.last = len(self.zs), time.monotonic()
 
     def __len__(self): return sum(map(len, self.zs))  # pictures
 
@@ -65,14 +65,14 @@ class _Parts:
         self.ys.append(y)
         if self.due(): self.flush()
 
-    def due(self): return time.time() - self.last >= self.every
+    def due(self): return time.monotonic() - self.last >= self.every
 
     def flush(self):
         "Write what is new as one part."
         zs, ys = self.zs[self.kept:], self.ys[self.kept:]
         start = sum(map(len, self.zs[:self.kept]))
         if zs: self.store.write(start, torch.cat(zs), torch.cat(ys))
-        self.kept, self.last = len(self.zs), time.time()
+        self.kept, self.last = len(self.zs), time.monotonic()
 
 # %% ../nbs/01_embeddings.ipynb #1830bdff
 def embed_kept(

@@ -130,6 +130,10 @@ class Method:
     regulariser: Optional[Callable] = None   # Context -> Regulariser, for lam = 1; None: no price
     objective: Optional[Callable] = None     # Context -> objective; None: cross-entropy
     wise: Optional[float] = None             # weight of the tuned model in the average; None: no average
+    feature: Optional[Callable] = None       # SAE -> the feature term of SAE-FT's price; None: another price
+
+    def __post_init__(self):
+        if self.feature: self.regulariser = with_sae(self.feature)
 
 METHODS = {m.name: m for m in [
     Method('zero-shot', 'nothing is trained', ()),
@@ -149,13 +153,11 @@ METHODS = {m.name: m for m in [
     Method('pca', 'few principal directions change', regulariser=pca),
     Method('car-ft', 'keep what the picture says about templates', regulariser=car_ft),
     Method('lipsum-ft', 'keep what the picture says about random sentences', regulariser=lipsum),
-    Method('sae-ft-sparse', 'residual alignment, few features change', regulariser=with_sae(Sparse)),
-    Method('sae-ft', 'residual alignment, no feature switches on', regulariser=with_sae(Preservation)),
-    Method('sae-ft-add-remove', 'residual alignment, no feature switches on or fades',
-           regulariser=with_sae(AddRemove)),
-    Method('sae-ft-kl', 'residual alignment, shares of features stay', regulariser=with_sae(KL)),
-    Method('sae-ft-wasserstein', 'residual alignment, features move to alike ones',
-           regulariser=with_sae(Wasserstein)),
+    Method('sae-ft-sparse', 'residual alignment, few features change', feature=Sparse),
+    Method('sae-ft', 'residual alignment, no feature switches on', feature=Preservation),
+    Method('sae-ft-add-remove', 'residual alignment, no feature switches on or fades', feature=AddRemove),
+    Method('sae-ft-kl', 'residual alignment, shares of features stay', feature=KL),
+    Method('sae-ft-wasserstein', 'residual alignment, features move to alike ones', feature=Wasserstein),
 ]}
 
 def get_method(

@@ -67,13 +67,13 @@ class Record:
         seconds: float = 0.,      # that they took
     ):
         self.log, self.total, self.every, self.step = log, total, every, step
-        self.lines, self.t0, self.pace = [], time.time() - seconds, Pace()
+        self.lines, self.t0, self.pace = [], time.monotonic() - seconds, Pace()
         self.bar = tqdm(total=total, initial=step, desc='fine-tune', unit='step', disable=not progress,
                         mininterval=1)
         for o in lines: self.add(**o)
 
     @property
-    def seconds(self): return round(time.time() - self.t0, 1)
+    def seconds(self): return round(time.monotonic() - self.t0, 1)
 
     def add(self, **line):
         self.lines.append(line)

@@ -13,14 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Optional
 
-import pandas as pd
 import torch
 
 from .clip import Classifier, load_clip
 from .evaluation import table
 from .plumbing.cache import Cache
 from .plumbing.faults import differences
-from .plumbing.files import Journal, check_fit, check_plain, lock, read_json, read_tensors, shapes
+from .plumbing.files import Journal, check_fit, check_plain, lock, read_json, read_table, read_tensors
+from .plumbing.files import shapes
 from .plumbing.provenance import revision, versions
 from .plumbing.threads import best_threads
 from .sae import SAE
@@ -48,10 +48,9 @@ def read_metrics(
     folder,  # of a run
 ) -> list:   # dicts, each with its 'event'
     "The lines of metrics.jsonl; a last one that was cut off is left out. Raises ValueError for other damage."
-    lines = Journal(Path(folder)/'metrics.jsonl').read()
+    lines = (journal := Journal(Path(folder)/'metrics.jsonl')).read()
     for i, line in enumerate(lines, 1):
-        if not isinstance(line.get('event'), str):
-            raise ValueError(f"line {i} of '{folder}/metrics.jsonl' is damaged.")
+        if not isinstance(line.get('event'), str): raise journal.damaged(i)
     return lines
 
 def is_finished(
@@ -113,10 +112,7 @@ class Run:
 
     @property
     def predictions(self):
-        path = self.folder/'predictions.parquet'
-        if not path.is_file(): raise FileNotFoundError(f"there is no file '{path}'.")
-        try: return pd.read_parquet(path)
-        except Exception: raise ValueError(f"'{path}' cannot be read as parquet.") from None
+        return read_table(self.folder/'predictions.parquet')
 
     @cached_property
     def sae(self): return SAE.load(self.folder/'sae.safetensors')

@@ -16,6 +16,7 @@ from .plumbing.devices import pick_device
 from .plumbing.faults import known, suggest
 from .presets import PRESETS, preset_of
 from .sae_kinds import SAES
+from .screening import ON_BAD_IMAGE
 
 # %% ../nbs/03_settings.ipynb #3773e871
 def listed(
@@ -100,7 +101,7 @@ RULES = dict(  # setting -> what its value must be
     device=_TEXT,
     precision=_one_of('auto', 'fp32', 'bf16'),
     limit=_maybe(_whole(1)),
-    on_bad_image=_one_of('refuse', 'skip'),
+    on_bad_image=_one_of(*ON_BAD_IMAGE),
     workers=_whole(0),
     threads=_THREADS,
     compile=_FLAG,
@@ -119,7 +120,7 @@ INCIDENTAL = (  # they do not change the result, beyond rounding
 IGNORED = [  # settings, when a run does not look at them, and why
     (('sae_epochs', 'sae_stop', 'sae_kind'), lambda c: c.sae, 'the SAE comes from a file'),
     (('lam',), lambda c: not METHODS[c.method].regulariser, "the method '{}' has no price"),
-    (('mu', 'lam_feature'), lambda c: not c.method.startswith('sae-ft'), "the method '{}' has no such terms"),
+    (('mu', 'lam_feature'), lambda c: not METHODS[c.method].feature, "the method '{}' has no such terms"),
     (('lr', 'epochs', 'warmup', 'weight_decay', 'clip_grad', 'crop'),
      lambda c: not METHODS[c.method].stages, "the method '{}' trains nothing")]
 HIGHEST = 1e-4  # learning rate that anybody publishes for a CLIP of open_clip

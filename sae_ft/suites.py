@@ -6,7 +6,6 @@
 __all__ = ['TEMPLATES', 'fill_splits', 'Split', 'drawings', 'Suite', 'load_suite']
 
 # %% ../nbs/01_suites.ipynb #46601bb1
-import html
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional, Union
@@ -17,6 +16,7 @@ import numpy as np
 from .data import read_classnames, stratified, words_for
 from .plumbing.cache import Cache
 from .plumbing.faults import suggest
+from .plumbing.style import as_markdown
 from .screening import screen_pictures
 from .sources import check_templates, find_source, read_source
 
@@ -73,7 +73,7 @@ class Suite:
         left = f', {skipped} broken pictures left out' if self.skipped else ''
         train, val = (Split(k, o, metric='') for k, o in dict(train=self.train, val=self.val).items())
         lines = [
-            f'**{_safe(self.name)}**: {len(self.classnames)} classes{left}',
+            f'**{as_markdown(self.name)}**: {len(self.classnames)} classes{left}',
             '',
             '| split | kind | pictures | classes | drawings | families | metric |',
             '|---|---|---|---|---|---|---|',
@@ -82,14 +82,10 @@ class Suite:
 
     __repr__ = _repr_markdown_
 
-def _safe(text):
-    "Markdown may hold HTML, and names come from anywhere."
-    return html.escape(str(text)).replace('|', '&#124;')
-
 def _table_row(split):
     "A line of the table."
     pictures, classes = len(split.data), len(set(split.data['label'][:]))
-    name, kind, metric = (_safe(o) for o in (split.name, split.kind, split.metric))
+    name, kind, metric = (as_markdown(o) for o in (split.name, split.kind, split.metric))
     known = 'family' in split.data.column_names
     of = (f'{drawings(split.data).max() + 1:,}', len(set(split.data['family'][:]))) if known else ('', '')
     return f'| {name} | {kind} | {pictures:,} | {classes} | {of[0]} | {of[1]} | {metric} |'

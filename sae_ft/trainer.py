@@ -220,7 +220,7 @@ def finetune(
     """Minimise objective + lam * reg(z, z0), stage by stage; go on exactly where a checkpoint is.
 
     Raises ValueError if the loss is not finite or the checkpoint is damaged or of something else,
-    MemoryError, and `Stopped` on SIGTERM."""
+    MemoryError, `Stopped` on SIGTERM and `Interrupted` on Ctrl-C."""
     tuning = Tuning(classifier, suite, reg, cfg, stages, log, progress, objective, frozen, checkpoint)
     tuning.run(on_epoch)
     return classifier.eval(), tuning.record.lines

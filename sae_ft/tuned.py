@@ -16,21 +16,22 @@ import numpy as np
 import pandas as pd
 import PIL.Image
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
 
 from .clip import Classifier, load_clip
 from .crops import View
 from .data import undecoded
-from .decoded import Seen, shrunk
+from .decoded import Seen, by_size, pixels_of
+from .evidence import evidence_of
 from .plumbing.devices import autocast, pick_device
-from .plumbing.files import read_json
+from .plumbing.faults import known
+from .plumbing.files import read_json, read_tensors
 from .plumbing.pictures import BadPicture, decode
 from .plumbing.threads import mapped
 from .runs import Run, load_run
 from .sae import SAE
+from .screening import ON_BAD_IMAGE, BadPictures
 from .sources import ENDINGS
 
 # %% ../nbs/10_tuned.ipynb #tund0007
@@ -77,8 +78,7 @@ def exported(
         raise FileNotFoundError(f"'{folder}' is a CLIP without a head: it has no {lacks[0]}.")
     clip = load_clip(f'local-dir:{folder}')
     classes = read_json(folder/'classes.json').get('classnames')
-    try: head = load_file(folder/'head.safetensors')
-    except SafetensorError as e: raise ValueError(f"'{folder}/head.safetensors' is damaged: {e}.") from None
+    head, _ = read_tensors(folder/'head.safetensors', 'head')
     C, d = head['weight'].shape
     if (C, d) != (len(classes), clip.d):
         raise ValueError(f"'{folder}' does not fit together: the head is ({C}, {d}), "
@@ -128,12 +128,11 @@ class Tuned:
         on_bad_image: str = 'refuse',# 'refuse' | 'skip': leave out what cannot be read
         progress: bool = True,       # show a bar
     ) -> tuple:                      # names, embeddings (N, d)
-        """Embed pictures.
-
-        Raises ValueError, with the first names and reasons, for pictures that cannot be read."""
+        "Embed pictures. Raises BadPictures, a ValueError, with the first names and reasons."
+        known(on_bad_image, ON_BAD_IMAGE, 'on_bad_image')
         named, names, z, bad = listed_pictures(pictures), [], [], []
         def read(o):
-            try: return torch.from_numpy(np.array(shrunk(opened(o[1]), self.view.most))).permute(2, 0, 1)
+            try: return pixels_of(opened(o[1]), self.view.most)
             except BadPicture as e: return f'{o[0]} ({e})'
         bar = tqdm(total=len(named), unit='picture', disable=not progress)
         with ThreadPoolExecutor() as pool, bar:
@@ -147,17 +146,11 @@ class Tuned:
                 if good: z.append(self._encode([pixels[i] for i in good]).cpu())
                 bar.update(len(batch))
         if bad and on_bad_image == 'refuse':
-            more = f' and {len(bad) - 10} more' if len(bad) > 10 else ''
-            few = f"{', '.join(bad[:10])}{more}"
-            raise ValueError(f'{len(bad)} of {len(named)} pictures cannot be read: {few}; '
-                             "on_bad_image='skip' leaves them out.")
+            raise BadPictures(dict(pictures=bad), len(named))
         return names, torch.cat(z) if z else torch.zeros(0, self.classifier.head.in_features)
 
     def _encode(self, pixels):  # of any sizes -> (B, d)
-        groups = {}
-        for place, o in enumerate(pixels): groups.setdefault(o.shape, []).append(place)
-        parts = [(torch.tensor(p), torch.stack([pixels[i] for i in p])) for p in groups.values()]
-        x = Seen(parts, self.view).to(self.device)
+        x = Seen(by_size(pixels), self.view).to(self.device)
         with autocast(self.device, self.precision): return self.classifier.encode(x)
 
     @torch.no_grad()
@@ -187,8 +180,7 @@ class Tuned:
         "The features that speak most for each answer, against the mean of all classes."
         if self.sae is None: raise ValueError('there is no SAE here: no features stand behind an answer.')
         W = self.classifier.head.weight - self.classifier.head.weight.mean(0)  # (C, d)
-        length = self.sae.normalise(z).norm(dim=1, keepdim=True)               # 1 where the SAE normalises
-        each = self.sae.encode(z)*(W[c] @ self.sae.decoder.weight)/length          # (N, n features)
+        each, _ = evidence_of(W[c], z, self.sae.encode(z), self.sae)           # (N, n features)
         v, i = each.topk(min(n, each.shape[1]), dim=1)
         return [', '.join(f'{self.names[k]} {x:+.1f}' for x, k in zip(*o) if x > 0)
                 for o in zip(v.tolist(), i.tolist())]

@@ -1,7 +1,9 @@
 "End to end: kills, faults, going on. Processes really die, and what they leave is compared to the last bit."
-import json, multiprocessing, os, random, re, resource, shutil, signal, subprocess, sys, time
+import hashlib, json, math, multiprocessing, os, random, re, resource, shutil, signal, subprocess, sys
+import time, warnings
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -14,6 +16,7 @@ from torch import nn
 from sae_ft import batches, sae_train
 from sae_ft.experiment import Experiment, run
 from sae_ft.runs import is_finished, load_run, reproduce
+from sae_ft.plumbing import files
 from sae_ft.plumbing.faults import Stopped
 from sae_ft.plumbing.files import digest, lock, read_tensors
 from sae_ft.plumbing.resume import Checkpoint
@@ -90,7 +93,7 @@ def moments(n, whole, seed):
     rng = random.Random(seed)
     return [(i + rng.random())/n*whole for i in rng.sample(range(n), n)]
 
-def checksum(path): return digest(*read_tensors(path))  # safetensors writes its notes in any order
+def checksum(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 # --- killed at random moments
 
@@ -130,7 +133,7 @@ def same(a, b):
 
 def left_by(folder, code):
     "What a killed run left."
-    if (folder/'checkpoint'/'tune.safetensors').exists(): return 'checkpoint'
+    if [*(folder/'checkpoint').glob('tune*.safetensors')]: return 'checkpoint'
     if code == 0: return 'finished'
     return 'begun' if folder.exists() else 'nothing'
 
@@ -297,6 +300,60 @@ if __name__ == '__main__':
     assert (first/'model.safetensors').stat().st_mtime_ns == when
     assert load_run(second).provenance['resumed'] and 'resumed' not in load_run(first).provenance
 
+# --- Ctrl-C
+
+def sigint_at(exp, n):
+    "Have Ctrl-C pressed where the n-th step is logged, in the middle of it."
+    log, steps = exp.log, count(1)
+    def pressed(**line):
+        log(**line)
+        if line['event'] == 'step' and next(steps) == n: signal.raise_signal(signal.SIGINT)
+    exp.log = pressed
+
+def test_ctrl_c_keeps_the_state_and_the_same_call_goes_on(settings, quiet_run, tmp_path):
+    mine = Config(**dict(settings, out_dir=str(tmp_path/'run'), save_every=3600.))
+    exp = Experiment(mine, progress=False)
+    exp.zero_shot()
+    exp.fit_sae()
+    sigint_at(exp, 11)
+    with pytest.raises(KeyboardInterrupt) as error: exp.tune()
+    sentence = (r"stopped by Ctrl-C after step 11 of \d+; what was done is kept in '.*tune.safetensors', "
+                r'and the same call goes on from there\.')
+    assert re.fullmatch(sentence, one_line(error))
+    assert saved_step(tmp_path/'run') == 11 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    exp.tune()  # as when the cell is run again
+    exp.measure()
+    same(quiet_run[0], exp.save())
+
+CELL = """
+import torch
+from sae_ft.plumbing.resume import Checkpoint
+from sae_ft.sae_train import train_sae
+torch.manual_seed(0)
+z = torch.randn(2000, 32)
+kept = Checkpoint('state.safetensors', every=.2)
+sae, history = train_sae(z, epochs={epochs}, progress=False, checkpoint=kept)
+print(len(history))
+"""
+
+def test_the_stop_button_of_a_notebook(tmp_path):
+    from jupyter_client.manager import start_new_kernel
+    manager, client = start_new_kernel(cwd=str(tmp_path), env=ENV)
+    try:
+        client.execute(CELL.format(epochs=100_000))
+        wait_for((tmp_path/'state.safetensors').exists)
+        manager.interrupt_kernel()
+        found = client.get_shell_msg(timeout=60)
+        while found['msg_type'] != 'execute_reply': found = client.get_shell_msg(timeout=60)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    said = found['content']
+    assert (said['status'], said['ename'], said['traceback']) == ('error', 'Interrupted', [said['evalue']])
+    sentence = (r'stopped by Ctrl-C in epoch \d+ of 100000 of the SAE; what was done is kept in '
+                r"'state.safetensors', and the same call goes on from there\.")
+    assert re.fullmatch(sentence, said['evalue'])
+
 # --- faults
 
 class Cut(Exception): pass
@@ -326,6 +383,7 @@ def begun(cut_off, settings, tmp_path):
 
 def state(settings): return Path(settings['out_dir'])/'checkpoint'/'tune.safetensors'
 def go_on(settings): return run(Config(**settings), progress=False)
+def state_before(settings): return state(settings).with_name('tune-before.safetensors')
 
 def full_life(settings):
     most = 20_000_000  # bytes of a file: a checkpoint has 47 MB
@@ -337,8 +395,10 @@ def test_no_room_for_a_checkpoint(begun, quiet_run):
     before = state(begun).read_bytes()
     live(full_life, begun)
     said = Path(begun['out_dir'] + '.said').read_text()
-    assert re.fullmatch(r"'.*tune.safetensors' could not be written \(.*File too large.*\); "
-                        r'the one that was there before is kept: free some space and run again\.', said), said
+    sentence = (r"'.*tune.safetensors' could not be written \(.*File too large.*\), since it needs ([\d.]+) "
+                r'MB and [\d,.]+ MB are free; the one that was there before is kept: '
+                r'free some space and run again\.')
+    assert float(re.fullmatch(sentence, said)[1]) == pytest.approx(len(before)/1e6, rel=.01)
     assert state(begun).read_bytes() == before and not list(Path(begun['out_dir']).rglob('.*.part'))
     same(quiet_run[0], go_on(begun))
 
@@ -358,6 +418,7 @@ try: run(Config(**{there!r}), progress=False)
 except OSError as e: print(e)
 '''
     (tmp_path/'disk').mkdir()
+    state_before(begun).unlink()  # the second of three
     (tmp_path/'go.py').write_text(code)
     disk, after = tmp_path/'disk', tmp_path/'after'
     got = unshare(' && '.join([
@@ -376,13 +437,40 @@ HARMS = {'cut by one': lambda b: b[:-1], 'cut to nine': lambda b: b[:9], 'empty'
          'one bit': one_bit, 'noise': lambda b: os.urandom(100)}
 
 @pytest.mark.parametrize('harm', HARMS.values(), ids=HARMS)
-def test_a_damaged_checkpoint_is_said_and_can_be_deleted(begun, quiet_run, harm):
+def test_the_state_before_a_damaged_one_is_gone_on_from(begun, quiet_run, harm):
     state(begun).write_bytes(harm(state(begun).read_bytes()))
+    with pytest.warns(UserWarning, match=r"tune.safetensors' is damaged: the state before it is used\."):
+        same(quiet_run[0], go_on(begun))
+
+def test_two_damaged_checkpoints_are_said_and_can_be_deleted(begun, quiet_run):
+    both = state(begun), state_before(begun)
+    for o in both: o.write_bytes(one_bit(o.read_bytes()))
     with pytest.raises(ValueError) as error: go_on(begun)
-    sentence = r"the checkpoint '.*tune.safetensors' is damaged: delete it, and what it held is made again\."
+    sentence = (r"the checkpoint '.*tune.safetensors' is damaged: delete it and 'tune-before.safetensors', "
+                r'and what it held is made again\.')
     assert re.fullmatch(sentence, one_line(error))
-    state(begun).unlink()
+    for o in both: o.unlink()
     same(quiet_run[0], go_on(begun))
+
+def test_damage_anywhere_in_what_a_run_goes_on_from(begun, quiet_run, tmp_path):
+    "A random byte of each kind of file: a sentence, and then it is as if that file had been deleted."
+    rng, whole = random.Random(0), Path(begun['out_dir'])
+    kinds = ('checkpoint/tune.safetensors', 'checkpoint/sae.safetensors', 'metrics.jsonl', 'config.json',
+             'checkpoint/zero_shot/000000000.safetensors', 'checkpoint/zero_shot/about.json')
+    for i, name in enumerate(kinds):
+        folder = shutil.copytree(whole, tmp_path/f'run{i}')
+        raw = bytearray((folder/name).read_bytes())
+        raw[rng.randrange(len(raw))] ^= rng.randrange(1, 256)
+        (folder/name).write_bytes(raw)
+        mine = dict(begun, out_dir=str(folder))
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            try: done = go_on(mine)
+            except ValueError as e:
+                assert '\n' not in str(e) and name.rpartition('/')[2].split('.')[0] in str(e) + 'about', name
+                continue
+        same(quiet_run[0], done)
+        shutil.rmtree(folder)
 
 def test_a_line_that_was_cut(begun, quiet_run):
     record = Path(begun['out_dir'])/'metrics.jsonl'
@@ -473,6 +561,14 @@ def hungry_life(settings):
     except BaseException as e: said = str(e) if isinstance(e, MemoryError) else repr(e)
     Path(settings['out_dir'] + '.said').write_text(said)
 
+def test_every_part_of_a_run_says_what_to_lower():
+    part = SimpleNamespace(took={}, cfg=Config())
+    lowers = dict(SAE='expansion or limit', judging='batch_size', loading='limit, or choose a smaller model')
+    for name, lower in lowers.items():
+        with pytest.raises(MemoryError) as error, Experiment.timed(part, name):
+            raise RuntimeError('DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes')
+        assert str(error.value) == f'there is not enough memory: lower {lower}.'
+
 def test_memory_that_runs_out(settings, tmp_path):
     mine = dict(settings, batch_size=48, out_dir=str(tmp_path/'run'))
     code, _ = live(hungry_life, mine)
@@ -482,6 +578,67 @@ def test_memory_that_runs_out(settings, tmp_path):
 
 def test_workers_change_nothing(begun, quiet_run):
     same(quiet_run[0], go_on(dict(begun, workers=2, pictures_gb=0.)))
+
+def refuse_at(monkeypatch, n):
+    "From the n-th file on, the disk is full; returns a list that grows with each file that is written."
+    seen = []
+    def sync(path, was=files._sync):
+        if path.is_file():
+            seen.append(path.name)
+            if len(seen) > n: raise OSError(28, 'No space left on device')
+        was(path)
+    monkeypatch.setattr(files, '_sync', sync)
+    return seen
+
+def test_a_disk_that_is_full_at_any_file(settings, quiet_run, tmp_path, monkeypatch):
+    mine = dict(settings, save_every=0.)
+    with monkeypatch.context() as patch:
+        seen = refuse_at(patch, math.inf)
+        same(quiet_run[0], go_on(dict(mine, out_dir=str(tmp_path/'all'))))
+    kinds = {name: i for i, name in enumerate(seen)}  # the last file of each name
+    assert {'config.json', 'tune.safetensors', 'model.safetensors', 'predictions.parquet'} < set(kinds)
+    for name, n in kinds.items():
+        here = dict(mine, out_dir=str(tmp_path/name))
+        with monkeypatch.context() as patch, pytest.raises(OSError) as error:
+            refuse_at(patch, n)
+            go_on(here)
+        sentence = (r"'(.*)' could not be written \(No space left on device\), since it needs [\d,.]+ MB and "
+                    r'[\d,.]+ MB are free.*: free some space and run again\.')
+        said = re.fullmatch(sentence, one_line(error))
+        assert Path(said[1]).name == name
+        same(quiet_run[0], go_on(here))
+        shutil.rmtree(here['out_dir'])
+
+def test_a_run_folder_that_is_moved_while_it_runs(settings, quiet_run, tmp_path):
+    mine = dict(settings, out_dir=str(tmp_path/'run'), save_every=0.)
+    exp = Experiment(Config(**mine), progress=False)
+    log = exp.log
+    def moving(**line):
+        if line['event'] == 'epoch' and line['epoch'] == 1: (tmp_path/'run').rename(tmp_path/'elsewhere')
+        log(**line)
+    exp.log = moving
+    exp.zero_shot()
+    exp.fit_sae()
+    with pytest.raises(OSError) as error: exp.tune()
+    sentence = (r"'.*metrics.jsonl' could not be written \(No such file or directory\): its folder was "
+                r'moved or deleted; run again where it is now\.')
+    assert re.fullmatch(sentence, one_line(error))
+    with pytest.raises(OSError, match='was moved or deleted while the run was at work'): exp.measure()
+    exp.lock.release(force=True)
+    assert not (tmp_path/'run').exists()
+    same(quiet_run[0], go_on(dict(mine, out_dir=str(tmp_path/'elsewhere'))))
+
+def test_a_clock_that_is_set_back(settings, quiet_run, tmp_path, monkeypatch):
+    seconds, saved = count(time.time(), -3600.), []
+    def save(self, *args, was=Checkpoint.save, **kwargs):
+        saved.append(self.path.name)
+        was(self, *args, **kwargs)
+    monkeypatch.setattr(time, 'time', lambda: next(seconds))
+    monkeypatch.setattr(Checkpoint, 'save', save)
+    done = go_on(dict(settings, out_dir=str(tmp_path/'run'), save_every=.01))
+    same(quiet_run[0], done)
+    assert saved.count('tune.safetensors') > 3 and min(done.results['took'].values()) >= 0
+    assert all(o['seconds'] >= 0 for o in [done.results, *done.of('epoch')])
 
 # --- the record
 

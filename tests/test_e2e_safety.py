@@ -3,7 +3,7 @@
 Nothing in them is executed, nothing is written outside of its place, and whatever they hold is met with
 one sentence.
 """
-import contextlib, io, json, math, os, pickle, shutil, struct, subprocess, sys, time, warnings
+import contextlib, io, json, math, os, pickle, random, shutil, struct, subprocess, sys, time, warnings
 from pathlib import Path
 
 import open_clip
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from sae_ft.clip import ASSETS, load_clip
 from sae_ft.experiment import experiment, run
 from sae_ft.runs import is_finished, load_run, read_config, read_metrics, reproduce
-from sae_ft.plumbing.files import Journal, read_json, read_tensors, write_json
+from sae_ft.plumbing.files import Journal, digest, read_json, read_tensors, write_json
 from sae_ft.plumbing.resume import Checkpoint
 from sae_ft.sae import SAE, TopKSAE
 from sae_ft.saes_of_others import load_official, read_saelens, write_saelens
@@ -260,6 +260,31 @@ def test_any_bytes_in_a_run_folder(data, done, tmp_path_factory):
         (folder/name).write_bytes(data.draw(harmed((folder/name).read_bytes()) | st.binary(max_size=60)))
     look(folder)
 
+FILES = 'config.json', 'metrics.jsonl', 'model.safetensors', 'sae.safetensors', 'predictions.parquet'
+
+def told(folder):
+    "All that a run folder says."
+    run = load_run(folder)
+    answers = run.predictions.to_dict('list')
+    weights = [digest(o.state_dict()) for o in (run.classifier, run.sae)]
+    return json.dumps([run.results, vars(run.config), run.provenance, run.metrics, answers, weights])
+
+def test_a_byte_damaged_at_random_is_said_or_changes_nothing(done, tmp_path):
+    folder, rng, said = shutil.copytree(done, tmp_path/'run'), random.Random(0), []
+    want, names = told(folder), sorted(o.name for o in folder.iterdir() if o.is_file())
+    assert set(FILES) <= set(names)
+    for i in range(50):
+        file = folder/FILES[i % len(FILES)]
+        raw = file.read_bytes()
+        at = rng.randrange(len(raw))
+        file.write_bytes(raw[:at] + bytes([raw[at] ^ rng.randrange(1, 256)]) + raw[at + 1:])
+        try: assert told(folder) == want, (file.name, at)
+        except EXPECTED as e:
+            assert '\n' not in str(e)
+            said.append(file.name)
+        file.write_bytes(raw)
+    assert len(said) > 30 and set(said) == set(FILES)
+
 SETTINGS = st.dictionaries(st.sampled_from(list(RULES)), junk, max_size=4)
 MADE_BY = dict(versions=junk, hardware=junk, revision=junk)
 ABOUT = st.fixed_dictionaries(dict(settings=junk | SETTINGS), optional=MADE_BY)
@@ -344,8 +369,6 @@ def test_links_in_a_run_folder_lead_nowhere(name, done, tmp_path):
     cfg.out_dir = str(folder)
     assert 'is a link' in refused(run, cfg, progress=False) and 'is a link' in refused(load_run, folder)
     assert seen() == before
-
-FILES = 'config.json', 'metrics.jsonl', 'model.safetensors', 'sae.safetensors', 'predictions.parquet'
 
 @pytest.mark.parametrize('name', FILES)
 def test_a_queue_does_not_hang(name, done, tmp_path):

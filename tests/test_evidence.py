@@ -6,6 +6,7 @@ import torch
 
 from sae_ft.evidence import blame, evidence, evidence_behind, flipped_answers, show_answers
 from sae_ft.features import changed
+from studies import assert_harmless
 
 def test_evidence_adds_up_to_logits_exactly(study):
     for split in study.before:
@@ -46,5 +47,4 @@ def test_bad_input_gets_a_sentence(study, call, need):
     assert '\n' not in str(e.value)
 
 def test_html_of_pictures_is_escaped(study):
-    html = show_answers(study, next(iter(study.before)), [0, 13, 25]).data
-    assert '<script' not in html and 'onerror="' not in html
+    assert_harmless(show_answers(study, next(iter(study.before)), [0, 13, 25]).data)

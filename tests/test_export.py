@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from sae_ft.clip import load_clip
 from sae_ft.export import export, model_card, push, wilson
+from sae_ft.plumbing.files import write_tensors
 from sae_ft.runs import load_run
 from sae_ft.tuned import Tuned
 from studies import EVIL
@@ -61,6 +62,31 @@ def test_a_folder_that_is_not_empty_is_left_alone(done, exported, tmp_path):
         with pytest.raises(FileExistsError, match='is not empty'): export(done, tmp_path, overwrite=overwrite)
     assert (tmp_path/'thesis.tex').read_text() == 'years'
     with pytest.raises(FileExistsError): export(done, exported)
+
+class Killed(BaseException): pass
+
+def test_a_kill_leaves_no_half_export_and_the_one_before(done, tmp_path, monkeypatch):
+    to, writes = tmp_path/'mine', []
+    def cut(n):
+        def write(path, tensors, was=write_tensors, **notes):
+            writes.append(path.name)
+            if len(writes) == n: raise Killed
+            was(path, tensors, **notes)
+        writes.clear()
+        monkeypatch.setattr('sae_ft.export.write_tensors', write)
+    cut(2)
+    with pytest.raises(Killed): export(done, to)
+    assert writes == ['open_clip_model.safetensors', 'head.safetensors'] and not to.exists()
+    cut(0)
+    export(done, to)
+    def contents(): return {o.relative_to(to): o.read_bytes() for o in to.rglob('*') if o.is_file()}
+    whole = contents()
+    cut(1)
+    with pytest.raises(Killed): export(done, to, overwrite=True)
+    assert contents() == whole
+    cut(0)
+    export(done, to, overwrite=True)
+    assert contents() == whole and [o.name for o in tmp_path.iterdir()] == ['mine']
 
 def test_the_card_says_what_the_record_says_and_runs_nothing(tiny_run, tmp_path):
     run = load_run(tiny_run[1])

@@ -1,9 +1,14 @@
-"Files: whatever has a type and a shape comes back as it was, and a part left by a kill goes."
+"Files: whatever has a type and a shape comes back as it was, damage is said, what a kill left goes."
+import json, os, random
+
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from safetensors import safe_open
 
-from sae_ft.plumbing.files import digest, read_tensors, write_tensors, write_whole
+from sae_ft.plumbing.files import Journal, digest, read_json, read_table, read_tensors, sealed, write_json
+from sae_ft.plumbing.files import write_table, write_tensors, write_whole
 
 TYPES = torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool
 
@@ -27,3 +32,88 @@ def test_an_error_of_the_writer_passes_and_leaves_nothing(tmp_path):
     (tmp_path/'x').write_text('before')
     with pytest.raises(KeyError): write_whole(tmp_path/'x', lambda p: {}['none'])
     assert [o.name for o in tmp_path.iterdir()] == ['x'] and (tmp_path/'x').read_text() == 'before'
+
+@settings(max_examples=30, deadline=None)
+@given(notes=st.dictionaries(st.text(max_size=4), st.text(max_size=9), max_size=6))
+def test_the_same_contents_are_the_same_bytes(notes, tmp_path_factory):
+    path = tmp_path_factory.mktemp('x')/'x.safetensors'
+    notes = {k: v for k, v in notes.items() if k not in ('path', 'tensors', 'sha256', 'format')}
+    def written(notes):
+        write_tensors(path, dict(a=torch.ones(3)), **notes)
+        return path.read_bytes()
+    first = written(notes)
+    assert all(written(dict(random.sample([*notes.items()], len(notes)))) == first for _ in range(3))
+    assert read_tensors(path)[1] == notes
+
+def test_other_libraries_take_our_tensors_for_theirs(tmp_path):
+    write_tensors(tmp_path/'x.safetensors', dict(a=torch.ones(3)), step='3')
+    with safe_open(tmp_path/'x.safetensors', 'pt') as f: assert f.metadata()['format'] == 'pt'
+    write_tensors(tmp_path/'y.safetensors', dict(a=torch.ones(3)), format='sae_ft.TopKSAE')
+    assert read_tensors(tmp_path/'y.safetensors')[1] == dict(format='sae_ft.TopKSAE')
+
+LINE = st.dictionaries(st.text(max_size=5).filter(lambda o: o != 'crc32'),
+                       st.none() | st.floats() | st.integers() | st.text(max_size=5), max_size=4)
+
+@settings(max_examples=50, deadline=None)
+@given(lines=st.lists(LINE, min_size=1, max_size=4))
+def test_any_line_comes_back(lines, tmp_path_factory):
+    journal = Journal(tmp_path_factory.mktemp('x')/'x.jsonl')
+    for o in lines: journal.add(**o)
+    assert json.dumps(journal.read()) == json.dumps(lines)
+    journal.path.write_text(''.join(json.dumps(o) + '\n' for o in lines))  # as older versions did
+    assert json.dumps(journal.read()) == json.dumps(lines)
+
+def test_a_line_without_a_checksum_among_others_is_damaged(tmp_path):
+    journal = Journal(tmp_path/'x.jsonl')
+    for i in range(3): journal.add(step=i)
+    whole = journal.path.read_text()
+    journal.path.write_text(whole.replace('crc32', 'crc33', 1))
+    with pytest.raises(ValueError, match=r"line 1 of '.*x.jsonl' is damaged: take the"): journal.read()
+
+def test_sealed_json_is_checked_and_other_json_is_not(tmp_path):
+    write_json(tmp_path/'x.json', sealed(dict(lr=.1, names=['a', None])))
+    assert read_json(tmp_path/'x.json') == dict(lr=.1, names=['a', None])
+    (tmp_path/'x.json').write_text((tmp_path/'x.json').read_text().replace('0.1', '0.3'))
+    with pytest.raises(ValueError, match='is damaged: its checksum .*; if you changed it, delete its crc32'):
+        read_json(tmp_path/'x.json')
+    write_json(tmp_path/'x.json', dict(lr=.1))
+    assert read_json(tmp_path/'x.json') == dict(lr=.1)
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='Linux has a file that is always full')
+def test_a_record_on_a_full_disk():
+    with pytest.raises(OSError) as error: Journal('/dev/full').add(step=1)
+    assert '(No space left on device), since it needs 0.0 MB and' in str(error.value)
+
+def test_what_helps_depends_on_what_the_system_said(tmp_path):
+    def says(write, path):
+        with pytest.raises(OSError) as error: write_whole(path, write)
+        return str(error.value)
+    def raises(number):
+        def write(path): raise OSError(number, os.strerror(number))
+        return write
+    assert says(raises(28), tmp_path/'x').endswith(': free some space and run again.')
+    assert says(raises(13), tmp_path/'x').endswith(': choose a folder in which you may write.')
+    assert says(raises(28), tmp_path/'none'/'x').endswith('moved or deleted; run again where it is now.')
+
+FRAME = pd.DataFrame(dict(split=['line', 'line', 'é'], label=[0, 1, 2], p=[.5, float('nan'), 1.]))
+
+def test_a_table_comes_back_and_theirs_too(tmp_path):
+    frame = FRAME.astype(dict(label='int16'))
+    write_table(tmp_path/'x.parquet', frame)
+    first = (tmp_path/'x.parquet').read_bytes()
+    write_table(tmp_path/'x.parquet', frame)
+    assert (tmp_path/'x.parquet').read_bytes() == first
+    frame.to_parquet(tmp_path/'theirs.parquet', index=False)
+    for o in ('x', 'theirs'): pd.testing.assert_frame_equal(read_table(tmp_path/f'{o}.parquet'), frame)
+    with pytest.raises(FileNotFoundError): read_table(tmp_path/'none.parquet')
+
+def test_damage_of_a_table_is_said_or_changes_nothing(tmp_path):
+    write_table(path := tmp_path/'x.parquet', FRAME)
+    raw, said = path.read_bytes(), 0
+    for at in random.Random(0).sample(range(len(raw)), 200):
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1:])
+        try: pd.testing.assert_frame_equal(read_table(path), FRAME)
+        except ValueError as e:
+            assert '\n' not in str(e)
+            said += 1
+    assert said > 100

@@ -79,8 +79,6 @@ ADVICE = [
 def test_settings_without_effect_and_high_rates_are_said(given, says):
     assert ' '.join(advice(Config(**given).check())) == says
 
-def test_methods_with_terms_on_codes_are_called_so():
-    "`advice` knows them by their names."
-    def of_sae(f): return f is not None and f.__qualname__.startswith('with_sae')
-    with_codes = {k for k, m in METHODS.items() if of_sae(m.regulariser)}
-    assert with_codes == {k for k in METHODS if k.startswith('sae-ft')}
+def test_rows_with_a_feature_term_are_those_of_sae_ft():
+    assert {k for k, m in METHODS.items() if m.feature} == {k for k in METHODS if k.startswith('sae-ft')}
+    assert all(m.regulariser for m in METHODS.values() if m.feature)

@@ -1,5 +1,5 @@
 "Answers for new pictures of all kinds, and what is no picture."
-import shutil
+import re, shutil
 
 import datasets
 import numpy as np
@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from sae_ft.tuned import Tuned, listed_pictures
+from studies import assert_harmless
 from tiny_runs import one_line
 
 @pytest.fixture(scope='module')
@@ -66,6 +67,17 @@ def test_broken_pictures_are_all_named_or_left_out(tuned, pictures, tmp_path):
     left = tuned.predict(root, on_bad_image='skip', progress=False)
     assert len(left) == 22 and not {'cat/0.png', 'tree/7.png'} & set(left.index)
     assert tuned.predict(root/'cat'/'0.png', on_bad_image='skip', progress=False).empty
+
+def test_names_of_classes_and_pictures_are_escaped_in_the_table_of_answers(tiny_run):
+    tuned = Tuned.load(tiny_run[1])
+    table = tuned.predict(f'{tiny_run[0].dataset}/test', top=2, features=2, progress=False)
+    assert any('<' in o for o in table['class 1']) and any('<' in o for o in table.index)
+    page = re.sub('<style.*?</style>|<div>|</div>', '', table._repr_html_(), flags=re.DOTALL)
+    assert_harmless(page)
+
+def test_an_unknown_policy_is_refused(tuned, pictures):
+    with pytest.raises(ValueError) as error: tuned.embed(pictures, on_bad_image='skipp', progress=False)
+    assert one_line(error) == "unknown on_bad_image 'skipp': known are refuse, skip."
 
 def test_features_behind_an_answer_are_its_largest_evidence(tuned, pictures):
     z = tuned.embed(pictures, progress=False)[1]

@@ -6,8 +6,8 @@
 __all__ = ['state_of', 'set_state', 'Checkpoint', 'kept_on_stop']
 
 # %% ../../nbs/plumbing/05_resume.ipynb #11419379
-import json, time
-from contextlib import contextmanager
+import json, os, time, warnings
+from contextlib import contextmanager, suppress
 from functools import singledispatch
 from pathlib import Path
 from typing import Callable, Optional
@@ -15,7 +15,7 @@ from typing import Callable, Optional
 import torch
 from torch import nn
 
-from .faults import Stop, Stopped, differing
+from .faults import Interrupted, Stop, Stopped, differing
 from .files import check_fit, parse, read_tensors, shapes, write_tensors
 
 # %% ../../nbs/plumbing/05_resume.ipynb #6ca8e51d
@@ -81,14 +81,17 @@ def _(part: torch.optim.Optimizer, tensors, path):
 class Checkpoint:
     "The state of something long, in one file that is replaced as a whole, at most every so often."
     def __init__(self,
-        path=None,            # .safetensors; None: keep nothing
+        path=None,            # .safetensors, in a folder whose parent exists; None: keep nothing
         every: float = 60.,   # seconds between two states, at least
     ):
-        self.path, self.every, self.last = path and Path(path), every, time.time()
+        self.path, self.every, self.last = path and Path(path), every, time.monotonic()
+
+    @property
+    def before(self): return self.path.with_name(f'{self.path.stem}-before{self.path.suffix}')
 
     def due(self):
-        "Whether it is time to save."
-        return self.path is not None and time.time() - self.last >= self.every
+        "Whether it is time to save, whatever becomes of the clock on the wall."
+        return self.path is not None and time.monotonic() - self.last >= self.every
 
     def save(self,
         parts: dict,  # name -> module, optimiser, generator or tensor
@@ -97,27 +100,51 @@ class Checkpoint:
         "Write the state. Raises OSError, and keeps the state before."
         if self.path is None: return
         tensors = {f'{name}/{k}': v for name, part in parts.items() for k, v in state_of(part).items()}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError): self.path.parent.mkdir(exist_ok=True)  # a run folder that was moved
+        self.keep_before()
         write_tensors(self.path, tensors, about=json.dumps(place))
-        self.last = time.time()
+        self.last = time.monotonic()
+
+    def keep_before(self):
+        "Give the newest state its second name."
+        if not self.path.exists(): return
+        self.before.unlink(missing_ok=True)
+        with suppress(OSError): os.link(self.path, self.before)
 
     def load(self,
         what: Optional[dict] = None,  # what it must be of, as saved under this name; None: anything
         needs: tuple = (),            # names that `place` must have
     ):                                # (tensors, place), or None
-        "Read the state, if there is one. Raises ValueError for a damaged one, and for one of something else."
-        if self.path is None or not self.path.exists(): return None
-        try:
-            tensors, notes = read_tensors(self.path, 'checkpoint')
-            place = parse(notes['about'])
-            if not isinstance(place, dict) or any(o not in place for o in needs): raise ValueError
-        except (KeyError, ValueError):
-            raise ValueError(f"the checkpoint '{self.path}' is damaged: "
-                             'delete it, and what it held is made again.') from None
+        """Read the state, if there is one; the one before, with a warning, if the newest is damaged.
+
+        Raises ValueError if none is whole, and for one of something else."""
+        if self.path is None or not (found := self.whole(needs)): return None
+        tensors, place = found
         if what is not None and (differ := differing(place.get('what', {}), what)):
             name, was, now = differ[0]
             raise ValueError(f"the checkpoint '{self.path}' is of something else "
                              f'({name} was {was!r} and is {now!r}): delete it, or choose another place.')
+        return tensors, place
+
+    def whole(self, needs):  # -> (tensors, place), or None
+        "The newest state that is whole, which takes the place of a damaged one."
+        files = [o for o in (self.path, self.before) if o.exists()]
+        for file in files:
+            try: found = self.read(file, needs)
+            except (KeyError, ValueError): continue
+            if file != files[0]: warnings.warn(f"'{self.path}' is damaged: the state before it is used.")
+            if file != self.path: os.replace(file, self.path)
+            return found
+        if not files: return None
+        them = 'it' if len(files) == 1 else f"it and '{self.before.name}'"
+        raise ValueError(f"the checkpoint '{self.path}' is damaged: "
+                         f'delete {them}, and what it held is made again.')
+
+    def read(self, file, needs):  # -> (tensors, place)
+        "What a file holds. Raises KeyError and ValueError for a damaged one."
+        tensors, notes = read_tensors(file, 'checkpoint')
+        place = parse(notes['about'])
+        if not isinstance(place, dict) or any(o not in place for o in needs): raise ValueError
         return tensors, place
 
     def __str__(self):
@@ -139,9 +166,9 @@ def kept_on_stop(
     save: Callable,   # keeps the state
     where: Callable,  # () -> the rest of the sentence that begins with 'stopped by SIGTERM'
 ):
-    "Within it, SIGTERM keeps the state and says how far it is. Yields a `Stop`, to hold each step."
+    "Within it, SIGTERM and Ctrl-C keep the state and say how far it is. Yields a `Stop`, to hold each step."
     with Stop() as stop:
         try: yield stop
-        except Stopped:
+        except (Stopped, Interrupted) as e:
             save()
-            raise Stopped(f'stopped by SIGTERM{where()}') from None
+            raise type(e)(f'stopped by {e.by}{where()}') from None

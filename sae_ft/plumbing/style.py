@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'BLUE', 'ORANGE', 'GREEN', 'PINK', 'YELLOW', 'SKY', 'GREY', 'KIND_COLOURS', 'METHOD_COLOURS',
-           'MEASURE_LABELS', 'PANEL_LABELS', 'colour_of', 'figure', 'labels_at_ends', 'labels_beside', 'thumb', 'tiles',
-           'labelled', 'inline_figure']
+           'MEASURE_LABELS', 'PANEL_LABELS', 'MARKUP', 'colour_of', 'figure', 'labels_at_ends', 'labels_beside',
+           'thumb', 'as_markdown', 'tiles', 'labelled', 'inline_figure']
 
 # %% ../../nbs/plumbing/07_style.ipynb #1d203572
 import base64, html, io, math
@@ -104,12 +104,21 @@ def thumb(
 ) -> str:             # 'data:image/...;base64,...'
     "A small picture as the address of itself."
     im = im.convert('RGB')
+    im.info = {}  # what a stranger wrote beside the pixels
     im.thumbnail((size, size))
     def encoded(kind):
         out = io.BytesIO()
         im.save(out, kind, quality=80)
         return f'data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}'
     return min((encoded(o) for o in ('PNG', 'JPEG')), key=len)
+
+MARKUP = {ord(o): f'&#{ord(o)};' for o in '|`*[]!'}
+
+def as_markdown(
+    text,     # a name from anywhere
+) -> str:     # in one line
+    "What markdown shows as that text: no HTML, table, link or picture begins in it."
+    return html.escape(' '.join(str(text).split())).translate(MARKUP)
 
 def _lines(text): return html.escape(str(text)).replace(chr(10), '<br>')
 
