@@ -3,27 +3,12 @@ import psutil
 import pytest
 import torch
 from open_clip.modified_resnet import ModifiedResNet
-from open_clip.transformer import VisionTransformer
-from torch.utils.data import Dataset
 
 from sae_ft.activations import Hooks, Taps, points
 from sae_ft.inside_activations import on_tokens, positions, prefix_tokens, record, tokens_of
 from sae_ft.plumbing.faults import Stopped
 from sae_ft.plumbing.store import Store
-
-class Noise(Dataset):
-    "Pictures of noise, made when asked for."
-    def __init__(self, N, size): self.N, self.size, self.stop_at = N, size, None
-    def __len__(self): return self.N
-    def __getitem__(self, i):
-        if i == self.stop_at: raise Stopped
-        return torch.randn(3, self.size, self.size, generator=torch.Generator().manual_seed(i)), 0
-
-def vit(width=8, layers=2, size=16, patch=8):
-    torch.manual_seed(0)
-    return VisionTransformer(size, patch, width=width, layers=layers, heads=2, mlp_ratio=2, output_dim=6).eval()
-
-QUIET = dict(precision='fp32', progress=False)
+from tiny_towers import QUIET, Noise, vit
 
 def test_what_is_stored_is_what_passed(tmp_path):
     tower, pictures = vit(), Noise(7, 16)
