@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['full_precision', 'Move', 'Regulariser', 'Sum', 'Scaled', 'Zero', 'L2', 'MSE', 'L1', 'nuclear_norm', 'Nuclear',
-           'QuadraticNuclear', 'PCA', 'ContextKL', 'Lipsum', 'L2SP', 'LDIFS']
+           'QuadraticNuclear', 'PCA', 'Outside', 'ContextKL', 'Lipsum', 'L2SP', 'LDIFS']
 
 # %% ../nbs/03_losses.ipynb #6372a22d
 from contextlib import contextmanager, nullcontext
@@ -16,6 +16,7 @@ from torch import nn
 
 from .activations import Taps
 from .codes import Codes, codes_of
+from .conceptors import Conceptor
 from .plumbing.faults import moved
 
 # %% ../nbs/03_losses.ipynb #3f77f283
@@ -201,6 +202,28 @@ class PCA(_Change):
         a = du @ V                                  # (B, m)
         outside = (du - a @ V.T).pow(2).sum(-1).mean()
         return dict(pca=a.abs().sum(-1).mean(), pca_residual=self.mu*outside)
+
+# %% ../nbs/03_losses.ipynb #cl000002
+class Outside(_Change):
+    "|(I - C) du|^2, a mean over the batch: change that leads out of a conceptor's ellipsoid."
+    name = 'conceptor'             # in the record
+    def __init__(self,
+        conceptor: Conceptor,      # of d dimensions
+        normalize: bool = True,    # see `L2`
+    ):
+        super().__init__(normalize)
+        self.taken = (~conceptor).C  # I - C (d, d)
+
+    @classmethod
+    def fit(cls,
+        z0: torch.Tensor,          # (N, d) embeddings of the frozen model
+        aperture: float,           # of the conceptor
+        normalize: bool = True,    # see `L2`
+    ):
+        "With the conceptor of z0. Raises ValueError for a negative aperture."
+        return cls(Conceptor.fit(F.normalize(z0, dim=-1) if normalize else z0, aperture), normalize)
+
+    def price(self, move): return (self.du(move) @ self.taken.to(move.z)).pow(2).sum(-1).mean()
 
 # %% ../nbs/03_losses.ipynb #c4fba350
 class ContextKL(Regulariser):

@@ -1,11 +1,13 @@
-"Taps: what is kept of a tower while it runs, and that nothing stays behind."
+"Hooks and taps: what is kept or changed of a tower while it runs, and that nothing stays behind."
 import pytest
 import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from loops import unit
-from sae_ft.activations import Taps, tap_names
+from sae_ft.activations import Hooks, Taps, points, tap_names
 from sae_ft.losses import LDIFS
 from sae_ft.losses_sae import official
 
@@ -47,3 +49,58 @@ def test_hooks_are_there_within_the_context_alone():
             tower(torch.zeros(1, 2))
             tower(torch.zeros(1, 5))
     assert hooks() == 0 and set(taps.last) == {'0', ''}
+
+def vit(): return VisionTransformer(16, 8, width=8, layers=3, heads=2, mlp_ratio=2, output_dim=6, ls_init_value=.5)
+def timm_vit(): return TimmModel('test_vit', 6, image_size=16)
+def resnet(): return ModifiedResNet([1, 2, 1, 1], output_dim=6, heads=2, image_size=32, width=4)
+TOWERS = {'vit': (vit, 16, 3, 4), 'timm': (timm_vit, 16, None, 4), 'resnet': (resnet, 32, 5, 2)}
+
+def hooks_of(tower): return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in tower.modules())
+
+@pytest.fixture(params=TOWERS)
+def made(request):
+    "A tower, pictures, the number of its blocks, and how many points a block has."
+    make, size, blocks, each = TOWERS[request.param]
+    torch.manual_seed(0)
+    tower = make().eval()
+    return tower, torch.randn(2, 3, size, size), blocks or len(tower.trunk.blocks), each
+
+def test_every_block_has_its_points_and_they_lie_where_they_say(made):
+    tower, x, blocks, each = made
+    found = list(points(tower))
+    assert len(found) == blocks*each and found[0] == 'resid_pre.0'
+    with torch.no_grad(), Taps(tower, found) as taps: tower(x)
+    for i in range(1, blocks): assert torch.equal(taps.last[f'resid_pre.{i}'], taps.last[f'resid_post.{i - 1}'])
+    if each == 2: return
+    for i in range(blocks):  # without what the MLP adds, the block ends before it
+        with torch.no_grad(), Hooks(tower, {f'mlp_out.{i}': torch.zeros_like}), \
+                Taps(tower, [f'resid_post.{i}']) as other: tower(x)
+        gap = taps.last[f'resid_post.{i}'] - other.last[f'resid_post.{i}']
+        assert torch.allclose(gap, taps.last[f'mlp_out.{i}'], atol=1e-6)
+        assert taps.last[f'mlp_act.{i}'].shape[:2] == x.shape[:1] + gap.shape[1:2]
+
+def test_what_is_replaced_by_itself_changes_no_output(made):
+    tower, x, *_ = made
+    with torch.no_grad():
+        before = tower(x)
+        for name in points(tower):
+            with Hooks(tower, {name: torch.clone}): assert (tower(x) - before).abs().max() <= 1e-5
+            with Hooks(tower, {name: lambda h: h + torch.linspace(-1, 1, h.numel()).view_as(h)}):
+                assert (tower(x) - before).abs().max() > 1e-5, name
+
+def test_no_hook_is_left_after_an_error_inside(made):
+    tower, x, *_ = made
+    def fails(h): raise ZeroDivisionError
+    for name in points(tower):
+        with pytest.raises(ZeroDivisionError):
+            with Hooks(tower, {name: fails}): tower(x)
+        with pytest.raises(ValueError, match='cannot be replaced'):
+            with Hooks(tower, {name: lambda h: h[:1]}): tower(x)
+        with pytest.raises(ValueError, match='in place'):
+            with Taps(tower, [name]) as taps, taps: tower(x)
+    assert hooks_of(tower) == 0
+
+def test_a_point_that_does_not_exist_is_one_line_with_the_nearest_names(made):
+    with pytest.raises(ValueError) as error: Taps(made[0], ['resid_pst.0'])
+    assert "no point 'resid_pst.0': did you mean" in str(error.value) and 'resid_post.0' in str(error.value)
+    assert '\n' not in str(error.value)

@@ -7,7 +7,8 @@ from torch import nn
 
 from loops import change, loops, regs, setup, singular_values, unit
 from sae_ft.activations import Taps
-from sae_ft.losses import (L1, L2, L2SP, LDIFS, MSE, PCA, ContextKL, Lipsum, Move, Nuclear,
+from sae_ft.conceptors import Conceptor
+from sae_ft.losses import (L1, L2, L2SP, LDIFS, MSE, PCA, ContextKL, Lipsum, Move, Nuclear, Outside,
                            QuadraticNuclear, Zero)
 from sae_ft.losses_sae import KL, AddRemove, Preservation, Residual, Sparse, Wasserstein
 from sae_ft.sae import TopKSAE
@@ -116,6 +117,18 @@ def test_prices_on_the_embedding(normalize):
         price += sum(map(abs, a)) + .7*sum(v**2 for v in outside)
     assert PCA(V, .7, normalize)(z, z0).item() == pytest.approx(price/len(du), abs=1e-6)
 
+@pytest.mark.parametrize('normalize', [True, False])
+def test_change_outside_of_a_conceptor(normalize):
+    _, z, z0 = setup()
+    u0 = torch.tensor([unit(r, normalize) for r in z0.tolist()], dtype=torch.float64)
+    du, a = change(z, z0, normalize), 2.
+    R = u0.T @ u0/len(u0)
+    C = (R @ torch.linalg.inv(R + a**-2*torch.eye(5).double())).tolist()
+    left = [[r[j] - sum(C[j][i]*r[i] for i in range(5)) for j in range(5)] for r in du]
+    want = sum(v*v for r in left for v in r)/len(du)
+    assert Outside.fit(z0, a, normalize)(z, z0).item() == pytest.approx(want, abs=1e-9)
+    assert Outside.fit(z0, 0., normalize)(z, z0).item() == pytest.approx(L2(normalize)(z, z0).item())
+
 def test_official_values_of_prices_on_the_embedding():
     _, z, z0 = setup()
     dz = change(z, z0, False)
@@ -187,6 +200,7 @@ SMOOTH = dict(
     mse=lambda sae: MSE(), nuclear=lambda sae: Nuclear(), quadratic=lambda sae: QuadraticNuclear(.1),
     kl=lambda sae: KL(sae, 1e-2), add_remove=AddRemove, l1=lambda sae: L1(),
     wasserstein=lambda sae: Wasserstein(sae, .2, 20), pca=lambda sae: PCA(E[:, :2]),
+    conceptor=lambda sae: Outside(Conceptor(E/3)),
     context=lambda sae: ContextKL(E, 2.), lipsum=lambda sae: Lipsum(E, 2.))
 
 @pytest.mark.parametrize('name', SMOOTH)

@@ -36,21 +36,24 @@ class Store:
     def write(self,
         start: int,  # number of the first picture
         z,           # tensor (n, d)
-        y,           # tensor (n,), of labels
+        y,           # tensor (n, ...): labels, or what else belongs to each
     ):
         "Keep a part. Raises OSError."
         write_tensors(self.file(start), dict(z=z, y=y))
 
-    def read(self) -> tuple:  # list of z, and list of y
-        "All parts in order, up to the first that is missing or damaged; a damaged one is deleted."
-        zs, ys, start = [], [], 0
+    def parts(self):  # yields z, y
+        "Part after part, up to the first that is missing or damaged; a damaged one is deleted."
+        start = 0
         while (file := self.file(start)).exists():
             try: part = read_tensors(file)[0]
             except ValueError as e:
                 warnings.warn(f'{e} It is made again.')
                 file.unlink()
                 break
-            zs.append(part['z'])
-            ys.append(part['y'])
+            yield part['z'], part['y']
             start += len(part['z'])
-        return zs, ys
+
+    def read(self) -> tuple:  # list of z, and list of y
+        "All parts at once."
+        parts = list(self.parts())
+        return [z for z, _ in parts], [y for _, y in parts]

@@ -30,6 +30,7 @@ METHOD_COLOURS = {  # method -> matplotlib's c, marker and ls
     'l2-sp': _style(GREEN), 'ldifs': _style(GREEN, 's', '--'),
     'l2': _style(SKY), 'mse': _style(SKY, 's', '--'), 'l1': _style(SKY, 'D', '-.'),
     'pca': _style(SKY, '^', ':'), 'nuclear': _style(SKY, 'v', '--'), 'nuclear2': _style(SKY, 'P', '-.'),
+    'conceptor': _style(SKY, 'X', ':'),
     'car-ft': _style(PINK), 'lipsum-ft': _style(PINK, 's', '--'),
     'sae-ft': _style(BLUE), 'sae-ft-sparse': _style(BLUE, 's', '--'),
     'sae-ft-add-remove': _style(BLUE, 'D', '-.'), 'sae-ft-kl': _style(BLUE, '^', ':'),
