@@ -69,7 +69,7 @@ def _text(name): return os.fsencode(name).decode('utf-8', 'replace')  # Arrow's 
 
 def _is_picture(name):
     head, dot, ending = name.rpartition('.')
-    return bool(head) and dot + ending.lower() in ENDINGS
+    return bool(head) and name[0] != '.' and dot + ending.lower() in ENDINGS
 
 def _pictures_in(folder):
     "Names of the pictures directly in a folder, sorted."
