@@ -234,8 +234,9 @@ class Experiment:
         "Label, drawing and answers, a row a picture and split."
         def rows(split, y):
             drawing = drawings(self.suite.splits[split].data).astype('int32')
-            answers, there = {k: o[split] for k, o in self.answers.items()}, y >= 0
-            return dict(split=split) | {k: o[there] for k, o in dict(label=y, drawing=drawing, **answers).items()}
+            columns, there = {k: o[split] for k, o in self.answers.items()}, y >= 0  # that could be read
+            columns = dict(label=y, drawing=drawing, **columns)
+            return dict(split=split) | {k: o[there] for k, o in columns.items()}
         table = pd.concat([pd.DataFrame(rows(k, y)) for k, (_, y) in self.z0.items()])
         whole = 'int16' if len(self.suite.classnames) < 2**15 else 'int32'
         return table.astype(dict.fromkeys(('label', *self.answers), whole))

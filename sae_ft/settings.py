@@ -113,8 +113,8 @@ RULES = dict(  # setting -> what its value must be
     out_dir=_maybe(_TEXT))
 
 INCIDENTAL = (  # they do not change the result, beyond rounding
-    'preset', 'data_root', 'out_dir', 'device', 'workers', 'threads', 'compile', 'pictures_gb', 'cache', 'cache_gb',
-    'log_every', 'save_every')
+    'preset', 'data_root', 'out_dir', 'device', 'workers', 'threads', 'compile', 'pictures_gb', 'cache',
+    'cache_gb', 'log_every', 'save_every')
 
 # %% ../nbs/03_settings.ipynb #7b1c9f5a
 IGNORED = [  # settings, when a run does not look at them, and why

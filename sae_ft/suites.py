@@ -127,7 +127,8 @@ def _add_splits(data, info, words, source, more):
         data[name] = ds if own else _align(ds, theirs, words, names, source.spec)
         info[name] = dict(meta['splits'][k]) if meta else dict(kind='near')
         if mask := info[name].get('counts_as'):
-            info[name]['counts_as'] = {words.index(theirs[a]): words.index(theirs[b]) for a, b in mask.items()}
+            place = [words.index(o) for o in theirs]
+            info[name]['counts_as'] = {place[a]: place[b] for a, b in mask.items()}
     return data, info
 
 # %% ../nbs/01_suites.ipynb #2ac1b22c
@@ -172,7 +173,8 @@ def load_suite(
     given = read_classnames(classnames)
     source, data = _read(dataset, given, data_root)
     if 'train' not in data:
-        raise ValueError(f"'{dataset}' has no pictures to train on: name it as suite, beside another dataset.")
+        raise ValueError(f"'{dataset}' has no pictures to train on: "
+                         'name it as suite, beside another dataset.')
     meta, roots = source.meta, source.roots
     if isinstance(templates, str): templates = [templates]
     templates = check_templates(templates or meta.get('templates', TEMPLATES), 'this run')
@@ -190,7 +192,8 @@ def load_suite(
         data, info = _add_splits(data, info, words, other, more)
 
     later = set(data) if _is_paper(dataset, data_root) else set(data) - own if paper else set()
-    data, skipped, fingerprint = _looked_at(data, later, limit, seed, on_bad_image, progress, roots, cache, keep)
+    data, skipped, fingerprint = _looked_at(
+        data, later, limit, seed, on_bad_image, progress, roots, cache, keep)
     splits = {k: Split(k, data[k], **o) for k, o in info.items()}
     name = meta.get('name', Path(dataset).stem)
     return Suite(name, words, templates, data['train'], data['val'], splits, skipped, fingerprint)

@@ -69,7 +69,8 @@ def fmow(root, C=62):
     rows = [(s, f'kind_{c:02}', f'{year}-05-01T10:00:00Z') for year in (2010, 2014, 2016)
             for s in ('train', 'val', 'test', 'seq') for c in range(C)]
     table = pd.DataFrame(rows, columns=['split', 'category', 'timestamp'])
-    table.assign(country_code=[countries[i % 7] for i in table.index]).to_csv(folder/'rgb_metadata.csv', index=False)
+    table['country_code'] = [countries[i % 7] for i in table.index]
+    table.to_csv(folder/'rgb_metadata.csv', index=False)
     regions = [('KEN', 'Africa'), ('FRA', 'Europe'), ('USA', 'Americas')]
     codes = pd.DataFrame(regions, columns=['alpha-3', 'region'])
     codes.to_csv(folder/'country_code_mapping.csv', index=False)

@@ -68,7 +68,8 @@ def test_the_worst_region_is_judged_with_its_own_count():
     regions = ['Asia', 'Africa', 'Asia', 'Africa', 'Other', 'Africa']
     y, found = torch.tensor([0, 1, 2, 1, -1 - 4, 2]), torch.tensor([0, 1, 2, 0, 1, 1])
     data = datasets.Dataset.from_dict(dict(region=regions))
-    split = SimpleNamespace(kind='far', metric='worst-region accuracy', classnames=None, counts_as=None, data=data)
+    split = SimpleNamespace(kind='far', metric='worst-region accuracy', classnames=None, counts_as=None,
+                            data=data)
     whole = SimpleNamespace(classnames=list('abc'), splits=dict(w=split))
     judged = judge(whole, dict(w=(None, y)), dict(w=found))['w']
     assert judged == result('far', pytest.approx(1/3), 3, 'worst-region accuracy') | dict(region='Africa')

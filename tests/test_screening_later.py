@@ -25,8 +25,8 @@ def test_the_fingerprint_is_of_names_labels_and_some_contents(tmp_path):
     file.write_bytes(file.read_bytes() + b' ')  # all saved anew would be seen; of twelve, one is
     assert glance(class_folders(tmp_path/'two')) != glance(a)
     file.rename(file.with_name('z.JPEG'))
-    prints = {glance(a), glance(class_folders(tmp_path/'two')), glance(a.select(range(11))), glance(a.select(range(11, -1, -1)))}
-    assert len(prints) == 4
+    others = class_folders(tmp_path/'two'), a.select(range(11)), a.select(range(11, -1, -1))
+    assert len({glance(a), *map(glance, others)}) == 4
 
 def test_few_files_are_opened_at_the_start(tmp_path, monkeypatch):
     import sae_ft.screening_later as later
@@ -83,4 +83,5 @@ def test_a_batch_keeps_its_size(tmp_path):
     assert other.mend(x, y)[0] is x and other.mend(x, y)[1] is y
 
 def test_the_policy_is_checked():
-    with pytest.raises(ValueError, match='known are refuse, skip'): tell_unread(None, 'a', torch.tensor([0]), 'ignore')
+    y = torch.tensor([0])
+    with pytest.raises(ValueError, match='known are refuse, skip'): tell_unread(None, 'a', y, 'ignore')

@@ -1,4 +1,4 @@
-"What is there of a suite: each thing that may be wrong is found, with its sentence, before anything is opened."
+"What is there of a suite: each thing that may be wrong has its sentence, before anything is opened."
 import paper_data
 import pytest
 from datasets import disable_progress_bars
@@ -37,7 +37,8 @@ def test_what_is_missing_and_how_to_get_it(root):
     assert "and 7 more splits are wrong" in said and "choose what is there: 'transfer:dtd,pets'" in said
 
 def test_a_wrong_data_root(root, tmp_path):
-    assert "there is no such folder: it must be the one in which 'imagenet/train' lies" in refused('imagenet', tmp_path/'x')
+    said = refused('imagenet', tmp_path/'x')
+    assert "there is no such folder: it must be the one in which 'imagenet/train' lies" in said
     assert "holds none of the 7 splits of 'imagenet'" in refused('imagenet', tmp_path)
     assert "'fmow' needs data_root" in refused('fmow', None)
     assert 'holds none' in refused('fmow', root/'fmow_v1.1')  # one folder too deep
@@ -60,12 +61,14 @@ def test_two_splits_of_the_same_pictures_are_read_once(root):
     _, data = read_paper_suite('fmow', root)
     assert data['ood'] is data['worst-region'] and 'region' in data['ood'].column_names
     suite = load_suite('fmow', data_root=root, progress=False, limit=20)
-    assert suite.splits['ood'].data is suite.splits['worst-region'].data and len(suite.splits['ood'].data) == 20
+    a, b = (suite.splits[k].data for k in ('ood', 'worst-region'))
+    assert a is b and len(a) == 20
 
 def test_a_suite_beside_another_data_set(root, tmp_path):
     "Transfer sets have heads of their own; the pictures of the data set itself are checked as always."
     suite = load_suite('fmow', 'transfer:pets', data_root=root, progress=False)
-    assert suite.splits['pets'].classnames[:2] == ['Breed0 Of Pet', 'Breed1 Of Pet'] and suite.splits['pets'].kind == 'transfer'
+    pets = suite.splits['pets']
+    assert pets.classnames[:2] == ['Breed0 Of Pet', 'Breed1 Of Pet'] and pets.kind == 'transfer'
     paper_data.classes(tmp_path/'own', ['cat', 'dog'], 20)
     mixed = load_suite(str(tmp_path/'own'), 'transfer:dtd', data_root=root, progress=False)
     assert list(mixed.splits) == ['test', 'dtd'] and set(mixed.fingerprint) == {'train', 'val', 'test', 'dtd'}
