@@ -68,7 +68,8 @@ def _weights(name, pretrained):
         raise FileNotFoundError(f"the weights file '{pretrained}' does not exist.")
     plain = name.removesuffix('-quickgelu')
     if plain != name and open_clip.get_pretrained_cfg(plain, pretrained):
-        raise ValueError(f"the weights '{pretrained}' were trained with the ordinary GELU: use model '{plain}'.")
+        raise ValueError(f"the weights '{pretrained}' were trained with the ordinary GELU: "
+                         f"use model '{plain}'.")
     raise ValueError(f"unknown weights '{pretrained}' for '{name}': {suggest(pretrained, tags)}")
 
 def _with_quickgelu(name, tag):

@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -233,9 +234,11 @@ class Experiment:
     def predictions(self):
         "Label, drawing and answers, a row a picture and split."
         def rows(split, y):
-            drawing = drawings(self.suite.splits[split].data).astype('int32')
+            data = self.suite.splits[split].data
+            drawing = drawings(data).astype('int32')
             columns, there = {k: o[split] for k, o in self.answers.items()}, y >= 0  # that could be read
             columns = dict(label=y, drawing=drawing, **columns)
+            if 'region' in data.column_names: columns['region'] = np.array(data['region'][:])
             return dict(split=split) | {k: o[there] for k, o in columns.items()}
         table = pd.concat([pd.DataFrame(rows(k, y)) for k, (_, y) in self.z0.items()])
         whole = 'int16' if len(self.suite.classnames) < 2**15 else 'int32'

@@ -153,7 +153,8 @@ def test_openai_weights_from_a_file_need_quickgelu(named, tmp_path):
     net = C.load_clip('tiny-test-quickgelu', file).model
     assert any(isinstance(m, QuickGELU) for m in net.modules())
     want = weights(VIT)['visual.conv1.weight'].half().float()
-    assert torch.equal(net.visual.conv1.weight, want) and {p.dtype for p in net.parameters()} == {torch.float32}
+    assert torch.equal(net.visual.conv1.weight, want)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 
 def test_a_tag_without_quickgelu_is_refused_there():

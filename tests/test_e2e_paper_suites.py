@@ -87,6 +87,7 @@ def test_fmow(tiny, root, tmp_path):
     right = (judged.tuned == judged.label).groupby(np.array(region))
     assert results['ood']['n'] == 40 and worst['n'] == right.count()[worst['region']] < 40
     assert worst['value'] == pytest.approx(right.mean().drop('Other').min())
+    assert judged.region.tolist() == region
     assert judged.tuned.tolist() == p[p.split == 'worst-region'].tuned.tolist()
 
 # --- pictures that cannot be read
