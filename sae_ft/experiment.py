@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -164,7 +165,9 @@ class Experiment:
         return self.before
 
     @cached_property
-    def train_embeddings(self): return self.embed_frozen('train', dict(train=self.suite.train))['train'][0]
+    def train_embeddings(self):
+        z, y = self.embed_frozen('train', dict(train=self.suite.train))['train']
+        return z[y >= 0] if (y < 0).any() else z  # without pictures that cannot be read
 
     def fit_sae(self, on_epoch=None):
         "Train the SAE on the training embeddings, unless `sae` names one: .sae, returned, and .sae_history."
@@ -209,7 +212,8 @@ class Experiment:
 
     def drift(self, embedded):
         "Drift of embeddings from .z0: split -> measures."
-        return {k: measure_drift(self.sae, self.z0[k][0], z) for k, (z, _) in embedded.items()}
+        def of(z0, z, y): return measure_drift(self.sae, z0[y >= 0], z[y >= 0])
+        return {k: of(self.z0[k][0], z, y) for k, (z, y) in embedded.items()}
 
     def measure(self):
         "Record drift, the averages of embeddings and of weights, and drift by epoch: .drifts, returned."
@@ -245,9 +249,12 @@ class Experiment:
     def predictions(self):
         "Label, drawing and answers, a row a picture and split."
         def rows(split, y):
-            drawing = drawings(self.suite.splits[split].data).astype('int32')
-            answers = {k: o[split] for k, o in self.answers.items()}
-            return dict(split=split, label=y, drawing=drawing, **answers)
+            data = self.suite.splits[split].data
+            drawing = drawings(data).astype('int32')
+            columns, there = {k: o[split] for k, o in self.answers.items()}, y >= 0  # that could be read
+            columns = dict(label=y, drawing=drawing, **columns)
+            if 'region' in data.column_names: columns['region'] = np.array(data['region'][:])
+            return dict(split=split) | {k: o[there] for k, o in columns.items()}
         table = pd.concat([pd.DataFrame(rows(k, y)) for k, (_, y) in self.z0.items()])
         whole = 'int16' if len(self.suite.classnames) < 2**15 else 'int32'
         return table.astype(dict.fromkeys(('label', *self.answers), whole))

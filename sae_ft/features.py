@@ -163,13 +163,13 @@ class FeatureStudy:
 def code_splits(
     classifier: Classifier,   # is left on the CPU
     sae: SAE,
-    data: dict,               # split -> HF data set of image and label
+    splits: dict,             # name -> Split, all with the suite's classes
     cfg: Config,              # batch_size, device, precision, workers
     progress: bool = False,   # show a bar
 ) -> tuple:                   # split -> CodedSplit, split -> (N,) labels
     "Embeddings, codes and answers of every split."
-    embedded = embed_splits(classifier, data, cfg, progress)
-    answers = {k: answer(classifier, z) for k, (z, _) in embedded.items()}
+    embedded = embed_splits(classifier, {k: o.data for k, o in splits.items()}, cfg, progress)
+    answers = {k: answer(classifier, z, counts_as=splits[k].counts_as) for k, (z, _) in embedded.items()}
     classifier.to('cpu')
     coded = {k: CodedSplit(z, sae.encode(z), answers[k]) for k, (z, _) in embedded.items()}
     return coded, {k: y for k, (_, y) in embedded.items()}
@@ -198,7 +198,7 @@ def study_features(
     suite = start.suite if start else suite_of(c, progress)
     of_classes = [k for k, o in suite.splits.items() if not o.classnames]
     splits = start.before if start else splits or of_classes
-    data = {k: suite.splits[known(k, of_classes, 'split')].data for k in splits}
+    chosen = {k: suite.splits[known(k, of_classes, 'split')] for k in splits}
     tuned = run.classifier
     if start:
         first, sae, names, words = start.models[0], start.sae, start.names, start.words
@@ -208,12 +208,12 @@ def study_features(
         sae.requires_grad_(False)
         names = name_features(sae, class_embeddings(clip, words, suite.templates), words)
         first = zero_shot(clip, suite.classnames, suite.templates)
-        before, labels = code_splits(first, sae, data, c, progress)
+        before, labels = code_splits(first, sae, chosen, c, progress)
     if alpha is not None:
         averaged = wise(first.state_dict(), tuned.state_dict(), alpha)
         tuned = deepcopy(tuned)   # the run keeps its own
         tuned.load_state_dict(averaged)
-    after, _ = code_splits(tuned, sae, data, c, progress)
+    after, _ = code_splits(tuned, sae, chosen, c, progress)
     heads = tuple(m.head.weight.detach() for m in (first, tuned))
     return FeatureStudy(
         title or c.method, run, suite, sae, heads, (first, tuned), before, after, labels, names, words)

@@ -137,7 +137,7 @@ def suite_of(
     names = cfg.class_names and listed(cfg.class_names, ',')
     templates = cfg.templates and list(listed(cfg.templates, '|'))
     return load_suite(cfg.dataset, cfg.suite, cfg.seed, cfg.limit, cfg.on_bad_image, names, templates,
-                      progress, Cache(cfg.cache, cfg.cache_gb), keep)
+                      progress, Cache(cfg.cache, cfg.cache_gb), keep, cfg.data_root)
 
 # %% ../nbs/04_runs.ipynb #c0ffee01
 def read_runs(

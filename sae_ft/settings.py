@@ -74,6 +74,7 @@ RULES = dict(  # setting -> what its value must be
     pretrained=_maybe(_TEXT),
     dataset=_TEXT,
     suite=_maybe(_TEXT),
+    data_root=_maybe(_TEXT),
     class_names=_maybe(_NAMES),
     templates=_maybe(_PROMPTS),
     preset=_maybe(_one_of(*PRESETS)),
@@ -113,8 +114,8 @@ RULES = dict(  # setting -> what its value must be
     out_dir=_maybe(_TEXT))
 
 INCIDENTAL = (  # they do not change the result, beyond rounding
-    'preset', 'out_dir', 'device', 'workers', 'threads', 'compile', 'pictures_gb', 'cache', 'cache_gb',
-    'log_every', 'save_every')
+    'preset', 'data_root', 'out_dir', 'device', 'workers', 'threads', 'compile', 'pictures_gb', 'cache',
+    'cache_gb', 'log_every', 'save_every')
 
 # %% ../nbs/03_settings.ipynb #7b1c9f5a
 IGNORED = [  # settings, when a run does not look at them, and why
@@ -149,8 +150,9 @@ class Config:
     "Every setting of a fine-tuning run."
     model: str = 'iconclip'             # or an open_clip architecture | 'local-dir:DIR' | 'hf-hub:ORG/NAME'
     pretrained: Optional[str] = None    # for an architecture: open_clip tag, or path of a .safetensors file
-    dataset: str = 'iconshift'          # 'iconshift' | image folder | parquet file or folder | hub id
+    dataset: str = 'iconshift'          # or 'imagenet' ... | image folder | parquet file or folder | hub id
     suite: Optional[str] = None         # evaluation splits; None: the data set's own
+    data_root: Optional[str] = None     # folder of the paper's data sets, where dataset or suite names one
     class_names: Optional[str] = None   # 'cat,dog,...', list, {label: word}, JSON file; None: the data's own
     templates: Optional[str] = None     # 'a photo of a {}.|a drawing of a {}.' or list; None: the data's own
     preset: Optional[str] = None        # row of presets.PRESETS; None: the one of the model

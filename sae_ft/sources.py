@@ -26,7 +26,8 @@ from .plumbing.pictures import ENDINGS, within
 
 # %% ../nbs/01_sources.ipynb #2fb90aac
 SPLIT_KINDS = 'id', 'near', 'far', 'transfer'  # drawn like train; shifted a little, or a lot; other classes
-METRIC_NAMES = 'accuracy', 'macro-F1'          # what is reported for a split
+METRIC_NAMES = (                               # what is reported for a split
+    'accuracy', 'mean per-class accuracy', 'worst-region accuracy', 'macro-F1', 'macro-F1 (WILDS)')
 
 # %% ../nbs/01_sources.ipynb #d368f2fb
 def _is_name(o):

@@ -27,6 +27,7 @@ from .plumbing.faults import explained, moved
 from .plumbing.files import digest
 from .plumbing.resume import Checkpoint, kept_on_stop
 from .record import Pace, Record
+from .screening_later import Unread
 from .settings import Config
 from .step import Watch, adamw, batch_losses, update
 from .suites import Suite
@@ -98,6 +99,7 @@ class Tuning:
         view = View(classifier.visual, cfg.crop)
         self.images = decoded(suite.train, view.most, cfg.pictures_gb)
         loader, self.sampler = train_loader(self.images, view, cfg)
+        self.unread = Unread(suite.train, cfg.on_bad_image, self.images.later)
         self.loader = self.acc.prepare(loader)
         self.frozen = frozen_encoder(classifier, self.reg, frozen, suite, cfg)
         self.what = dict(cfg.decisive(), stages=stages, pictures=len(self.images),
@@ -141,6 +143,7 @@ class Tuning:
     def step(self, x, y):
         "One batch, forwards and backwards. Nothing in it waits for the device, unless a line is due."
         cfg, device, lr = self.cfg, self.acc.device, self.lr(0)
+        x, y = self.unread.mend(x, y)
         parts = batch_losses(self.model, self.frozen, self.reg, cfg.lam, x, y, device, cfg.precision,
                              self.objective.name)
         norm = update(self.acc, parts['loss'], self.opt, lr, cfg.clip_grad, self.watch, self.at.step)
@@ -178,6 +181,7 @@ class Tuning:
             with stop.held(): self.step(x, y)
             if self.checkpoint.due(): self.save()
         self.check()
+        self.unread.tell()
         self.objective.refresh(self.classifier)
         return validation_accuracy(self.classifier, self.val, self.cfg)
 

@@ -2,6 +2,7 @@
 import json
 import os
 import pickle
+import socket
 import time
 from pathlib import Path
 
@@ -137,6 +138,54 @@ def test_first_mismatch_is_named(named, tmp_path):
         one_line(e)
 
 
+def openai_style(w):
+    "As OpenAI's own state dict: half precision where it computes, and three numbers more."
+    half = {k: v.half() if v.ndim > 1 else v for k, v in w.items()}
+    return half | {k: torch.tensor(77) for k in C.OPENAI_ONLY}
+
+
+def test_openai_weights_from_a_file_need_quickgelu(named, tmp_path):
+    file = str(tmp_path/'openai.safetensors')
+    save_file(openai_style(weights(VIT)), file)
+    with pytest.raises(ValueError, match="trained with QuickGELU: use model 'tiny-test-quickgelu'") as e:
+        C.load_clip('tiny-test', file)
+    one_line(e)
+    net = C.load_clip('tiny-test-quickgelu', file).model
+    assert any(isinstance(m, QuickGELU) for m in net.modules())
+    want = weights(VIT)['visual.conv1.weight'].half().float()
+    assert torch.equal(net.visual.conv1.weight, want)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+
+
+def test_a_tag_without_quickgelu_is_refused_there():
+    with pytest.raises(ValueError, match="ordinary GELU: use model 'ViT-B-16'") as e:
+        C.load_clip('ViT-B-16-quickgelu', 'laion2b_s34b_b88k')
+    one_line(e)
+
+
+@pytest.mark.parametrize('name,d', [('ViT-B-32', 512), ('ViT-B-16', 512), ('ViT-L-14', 768)])
+@pytest.mark.parametrize('style', ['openai', 'laion', 'local-dir'])
+def test_the_clips_of_the_paper_from_local_files(name, d, style, tmp_path):
+    "The architectures of open_clip with their widths and tokens, and one block in each tower."
+    name += '-quickgelu'*(style == 'openai')
+    cfg = open_clip.get_model_config(name)
+    for o in ('vision_cfg', 'text_cfg'): cfg[o]['layers'] = 1
+    known, file = open_clip.factory._MODEL_CONFIGS, tmp_path/'open_clip_model.safetensors'
+    assert cfg['embed_dim'] == d and bool(cfg.get('quick_gelu')) == (style == 'openai')
+    w = weights({k: v for k, v in cfg.items() if k != 'custom_text'})
+    save_file(openai_style(w) if style == 'openai' else w, file)
+    (tmp_path/'open_clip_config.json').write_text(json.dumps(dict(model_cfg=cfg, preprocess_cfg={})))
+    was = known[name]
+    try:
+        known[name] = cfg
+        if style == 'local-dir': clip = C.load_clip(f'local-dir:{tmp_path}')
+        else: clip = C.load_clip(name, str(file))
+    finally: known[name] = was
+    with torch.no_grad():
+        z = C.zero_shot(clip, WORDS, TEMPLATES).encode(torch.randn(2, 3, 224, 224))
+    assert clip.d == d and z.shape == (2, d) and z.isfinite().all()
+
+
 class Evil:
     def __reduce__(self): return os.system, ('touch evil',)
 
@@ -183,6 +232,21 @@ def test_a_hub_tag_without_network_fails_at_once(model, tag, no_hub, tmp_path, m
     start = time.time()
     with pytest.raises(ValueError, match='cannot be fetched') as e: C.load_clip(model, tag)
     assert model in one_line(e) and time.time() - start < 5
+
+
+def test_a_hub_that_never_answers_is_given_up_within_seconds(tmp_path, monkeypatch):
+    "A network that swallows what is sent: the tag fails, and the sentence says how to do without."
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        constants = huggingface_hub.constants
+        monkeypatch.setattr(constants, 'ENDPOINT', f'http://127.0.0.1:{silent.getsockname()[1]}')
+        monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)
+        monkeypatch.setattr(C.datasets.config, 'HF_HUB_OFFLINE', False)
+        monkeypatch.setattr(constants, 'HF_HUB_CACHE', str(tmp_path))
+        start = time.time()
+        with pytest.raises(ValueError, match='cannot be fetched') as e:
+            C.load_clip('ViT-B-16', 'laion2b_s34b_b88k')
+        assert time.time() - start < 10
+    assert 'set pretrained to a local .safetensors file' in one_line(e)
 
 
 def test_hub_goes_offline_only_when_unreachable(monkeypatch):

@@ -1,13 +1,14 @@
 "Answers, metrics and the tables of one run, by hand and against scikit-learn."
 from types import SimpleNamespace
 
+import datasets
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from sae_ft.clip import Classifier
-from sae_ft.evaluation import answer, answer_splits, judge, means, plot_shift, score, table
+from sae_ft.evaluation import answer, answer_splits, judge, means, plot_shift, score, table, worst_region
 
 def result(kind, value, n=10, metric='accuracy'): return dict(kind=kind, metric=metric, value=value, n=n)
 
@@ -22,7 +23,8 @@ def test_metrics_are_those_of_scikit_learn():
 def suite(**own):
     "Two splits: one with the suite's three classes, one with two of its own."
     kinds = dict(same='id', other='transfer')
-    splits = {k: SimpleNamespace(kind=v, metric='accuracy', classnames=own.get(k)) for k, v in kinds.items()}
+    plain = dict(metric='accuracy', counts_as=None)
+    splits = {k: SimpleNamespace(kind=v, classnames=own.get(k), **plain) for k, v in kinds.items()}
     return SimpleNamespace(classnames=['a', 'b', 'c'], splits=splits)
 
 def test_a_split_of_other_classes_is_answered_by_its_own_head_or_not_at_all():
@@ -36,6 +38,49 @@ def test_a_split_of_other_classes_is_answered_by_its_own_head_or_not_at_all():
     judged = judge(mine, embedded, answers)
     assert judged['same'] == result('id', .5, 2) and judged['other'] == result('transfer', 1., 2)
     assert torch.equal(answer(model, z, head), answers['other'])
+
+def test_an_answer_outside_of_the_classes_of_a_split_cannot_be_given():
+    "By hand: five classes, of which a split has 1, 3 and 4, and 4 counts as 1."
+    model, mask = Classifier(nn.Identity(), torch.eye(5)), {1: 1, 3: 3, 4: 1}
+    z = torch.tensor([[9., 2, 8, 1, 0],   # 0 is the largest, then 2, both outside: 1
+                      [9., 0, 8, 2, 1],   # 3
+                      [0., 1, 9, 2, 3],   # 4, which counts as 1
+                      [9., -3, 9, -1, -2]])  # all that may be answered are negative: 3
+    assert answer(model, z).tolist() == [0, 0, 2, 0]
+    assert answer(model, z, counts_as=mask).tolist() == [1, 3, 1, 3]
+    split = SimpleNamespace(kind='far', metric='accuracy', classnames=None, counts_as=mask)
+    whole, y = SimpleNamespace(classnames=list('abcde'), splits=dict(r=split)), torch.tensor([1, 3, 1, 1])
+    embedded = dict(r=(z, y))
+    judged = judge(whole, embedded, answer_splits(model, whole, embedded))
+    assert judged['r'] == result('far', .75, 4)
+    split.counts_as = None
+    assert judge(whole, embedded, answer_splits(model, whole, embedded))['r']['value'] == 0
+
+def test_averages_over_the_classes_that_occur():
+    "Class 3 is answered and never right; WILDS leaves it out, macro-F1 does not."
+    y, found = torch.tensor([0, 0, 0, 1, 2]), torch.tensor([0, 0, 3, 1, 1])
+    assert score(found, y, 5, 'mean per-class accuracy') == pytest.approx((2/3 + 1 + 0)/3)
+    f1 = 2*2/(2 + 3), 2*1/(2 + 1), 0.  # 2 right, over answered and labelled
+    assert score(found, y, 5, 'macro-F1 (WILDS)') == pytest.approx(sum(f1)/3)
+    assert score(found, y, 5, 'macro-F1') == pytest.approx(sum(f1)/4)
+
+def test_the_worst_region_is_judged_with_its_own_count():
+    regions = ['Asia', 'Africa', 'Asia', 'Africa', 'Other', 'Africa']
+    y, found = torch.tensor([0, 1, 2, 1, -1 - 4, 2]), torch.tensor([0, 1, 2, 0, 1, 1])
+    data = datasets.Dataset.from_dict(dict(region=regions))
+    split = SimpleNamespace(kind='far', metric='worst-region accuracy', classnames=None, counts_as=None,
+                            data=data)
+    whole = SimpleNamespace(classnames=list('abc'), splits=dict(w=split))
+    judged = judge(whole, dict(w=(None, y)), dict(w=found))['w']
+    assert judged == result('far', pytest.approx(1/3), 3, 'worst-region accuracy') | dict(region='Africa')
+    right = torch.tensor([True, False])
+    assert worst_region(right, ['Asia', 'Other'])[0] == 'Asia'
+    with pytest.raises(ValueError, match='needs a column region'): worst_region(right, ['Other', 'Other'])
+
+def test_a_picture_that_cannot_be_read_is_not_counted():
+    mine = suite()
+    y, found = torch.tensor([0, -1 - 1, 2]), torch.tensor([0, 0, 1])
+    assert judge(mine, dict(same=(None, y)), dict(same=found))['same'] == result('id', .5, 2)
 
 BEFORE = dict(line=result('id', .8), solid=result('near', .6), game=result('far', .4, 30),
               hand=result('far', .2))

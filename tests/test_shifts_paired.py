@@ -12,7 +12,7 @@ from sae_ft.evaluation import METRICS, score
 from sae_ft.runs import read_runs
 from sae_ft.shifts import compared, kind_means, tidy
 from sae_ft.shifts_paired import (RESAMPLED, accuracy_of, answers_of, bootstrap, draws, fair_wins,
-                                  half_widths, macro_f1_of, paired, who_wins)
+                                  half_widths, macro_f1_of, paired, who_wins, worst_region_of)
 
 def test_metrics_of_resamples_agree_with_sklearn_on_resampled_rows():
     rng = np.random.default_rng(0)
@@ -35,6 +35,13 @@ def test_row_0_of_the_draws_is_the_metric_of_the_evaluation(metric):
     want = [score(torch.tensor(a), torch.tensor(label), 10, metric) for a in answers]
     assert np.allclose(RESAMPLED[metric](answers, label, draws(80, 3, rng))[:, 0], want, atol=1e-6)
     assert set(RESAMPLED) == set(METRICS)
+
+def test_the_worst_region_is_found_in_every_resample():
+    "By hand: two of four pictures in Africa, of which one is right, until the draw takes the other twice."
+    label, answers = np.zeros(5, int), np.array([[0, 1, 0, 0, 1]])
+    region = np.array(['Africa', 'Africa', 'Asia', 'Asia', 'Other'])
+    W = np.array([[1, 1, 1, 1, 1], [0, 2, 1, 1, 1], [2, 0, 1, 1, 1], [0, 0, 2, 2, 1]], dtype='float32')
+    assert worst_region_of(answers, label, W, region).tolist() == [[.5, 0., 1., 1.]]
 
 def test_draws_keep_their_number_and_begin_with_the_sample():
     W = draws(7, 500, np.random.default_rng(0))
