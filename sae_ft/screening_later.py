@@ -23,9 +23,11 @@ from .screening import BadPictures
 LOOKED_AT = 256  # files of a split whose contents count
 
 def _names(ds):
-    "Folder and file of each picture, or None, without its bytes."
-    paths = undecoded(ds).select_columns(['image']).flatten()['image.path'][:]
-    return ['/'.join((o or '').rsplit('/', 2)[-2:]) for o in paths]
+    "Folder and file of each picture, or nothing, without its bytes; and the labels (N,)."
+    plain = undecoded(ds).select_columns(['image', 'label']).flatten().select_columns(['image.path', 'label'])
+    table = plain.with_format('arrow')[:]
+    paths = table['image.path'].to_pylist()
+    return ['/'.join((o or '').rsplit('/', 2)[-2:]) for o in paths], table['label'].to_numpy()
 
 def _content(item):
     "SHA-256 of a file, or why there is none."
@@ -37,8 +39,9 @@ def glance(
 ) -> str:                  # SHA-256, 64 digits
     "A fingerprint of a split by its names and labels, and by the contents of some files."
     sha, rows = hashlib.sha256(), np.random.default_rng(len(ds)).permutation(len(ds))[:LOOKED_AT]
-    for name in _names(ds): sha.update(f'{name}\n'.encode())
-    sha.update(np.asarray(ds['label'][:], dtype='<i8').tobytes())
+    names, labels = _names(ds)
+    sha.update('\n'.join(names).encode())
+    sha.update(labels.astype('<i8').tobytes())
     raw = undecoded(ds)
     for i in sorted(rows.tolist()): sha.update(_content(raw[i]['image']).encode())
     return sha.hexdigest()
