@@ -1065,6 +1065,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'sae_ft.tasks_run.Sequence.run': ('tasks_run.html#sequence.run', 'sae_ft/tasks_run.py'),
                                   'sae_ft.tasks_run.Sequence.start': ('tasks_run.html#sequence.start', 'sae_ft/tasks_run.py'),
                                   'sae_ft.tasks_run.Sequence.task': ('tasks_run.html#sequence.task', 'sae_ft/tasks_run.py'),
+                                  'sae_ft.tasks_run.Sequence.trained_sae': ('tasks_run.html#sequence.trained_sae', 'sae_ft/tasks_run.py'),
                                   'sae_ft.tasks_run.Sequence.tune_task': ('tasks_run.html#sequence.tune_task', 'sae_ft/tasks_run.py'),
                                   'sae_ft.tasks_run.Sequenced': ('tasks_run.html#sequenced', 'sae_ft/tasks_run.py'),
                                   'sae_ft.tasks_run.Sequenced.__init__': ('tasks_run.html#sequenced.__init__', 'sae_ft/tasks_run.py'),

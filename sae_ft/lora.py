@@ -40,7 +40,8 @@ def add_lora(
     from peft import LoraConfig, inject_adapter_in_model
     visual.unfolded = unfolded(visual)  # an adapter belongs before the norm
     modules, params = adapted(visual)
-    how = LoraConfig(r=rank, lora_alpha=rank, target_modules=modules or None, target_parameters=params or None)
+    where = dict(target_modules=modules or None, target_parameters=params or None)
+    how = LoraConfig(r=rank, lora_alpha=rank, **where)
     inject_adapter_in_model(how, visual)
     return [p for k, p in visual.named_parameters() if 'lora_' in k]
 

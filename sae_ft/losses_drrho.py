@@ -49,7 +49,7 @@ def log_pair_means(
     s0: torch.Tensor,   # (B, B) of the reference
     tau: float,         # temperature, in cosines
 ) -> torch.Tensor:      # (B,) log g_i, of rows
-    "log of the mean over j != i of exp(excess_ij/tau) (DRRho-CLIP). A batch of one has no others: ValueError."
+    "log of the mean over j != i of exp(excess_ij/tau) (DRRho-CLIP). Raises ValueError for a batch of one."
     B = len(s)
     if B < 2: raise ValueError('a batch of one picture has nothing to tell it from: raise batch_size.')
     def against_pair(o): return o - o.diagonal()[:, None]

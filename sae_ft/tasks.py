@@ -42,11 +42,14 @@ def task_suite(
     suite: Suite,
     classes: list,    # of the task
 ) -> Suite:           # its train and val, and all evaluation splits
-    "What a task may look at."
+    "What a task may look at. Raises ValueError where that is nothing."
     def name(k): return hashlib.sha256(f'{suite.fingerprint[k]} {classes}'.encode()).hexdigest()
     own = {k: name(k) for k in ('train', 'val') if k in suite.fingerprint}
-    return replace(suite, train=of_classes(suite.train, classes), val=of_classes(suite.val, classes),
-                   fingerprint=suite.fingerprint | own)
+    parts = {k: of_classes(getattr(suite, k), classes) for k in ('train', 'val')}
+    if lack := [k for k, ds in parts.items() if not len(ds)]:
+        raise ValueError(f'a task of {len(classes)} classes has no picture in {lack[0]}: '
+                         'take fewer tasks, or a larger limit.')
+    return replace(suite, **parts, fingerprint=suite.fingerprint | own)
 
 # %% ../nbs/12_tasks.ipynb #tsk00008
 class Among(nn.Module):

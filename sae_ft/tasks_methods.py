@@ -80,7 +80,7 @@ class TaskMethod:
     doc: str                               # one line
     method: str = 'ft'                     # row of METHODS: how a task is tuned
     anchor: str = 'first'                  # which model z0 is of: 'first' | 'previous'
-    sae: Optional[str] = None              # of whose embeddings the SAE is: 'first' | 'new', None: it has none
+    sae: Optional[str] = None              # on whose embeddings it is trained: 'first' | 'new'; None: none
     trainable: Optional[str] = None        # row of TRAINABLE; None: as the method says
     wise: Optional[float] = None           # weight of the tuned model after each task; None: no average
     objective: Optional[Callable] = None   # (Context, Task, lam) -> objective; None: the method's
@@ -91,7 +91,8 @@ class TaskMethod:
 TASK_METHODS = {m.name: m for m in [
     TaskMethod('zero-shot', 'nothing is trained: the lower end', 'zero-shot'),
     TaskMethod('sequential', 'task after task, with no regard to those before'),
-    TaskMethod('wise', 'half-way back to the model before the task, after each', 'wise-ft', 'previous', wise=.5),
+    TaskMethod('wise', 'half-way back to the model before the task, after each', 'wise-ft', 'previous',
+               wise=.5),
     TaskMethod('l2-first', 'unit embeddings stay near those of the first model', 'l2'),
     TaskMethod('l2-previous', '... of the model before the task', 'l2', 'previous'),
     TaskMethod('ldifs-first', 'activations stay near those of the first model', 'ldifs'),

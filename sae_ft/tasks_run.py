@@ -21,6 +21,7 @@ from .drift_measures import measure_drift
 from .evaluation import answer, embed_splits
 from .experiment import Experiment
 from .features import feature_table, ranked
+from .frozen import shared_sae
 from .lora import needs_peft
 from .methods import Context, CrossEntropy, wise
 from .plumbing.faults import differences
@@ -28,6 +29,7 @@ from .plumbing.files import Journal, lock, read_json, write_json, write_tensors
 from .plumbing.resume import Checkpoint
 from .plumbing.threads import same_threads
 from .runs import clear_up, read_metrics
+from .sae_train import train_sae
 from .settings import Config
 from .tasks import Among, Statistics, task_groups, task_suite
 from .tasks_measures import accuracy_by_task, share
@@ -88,7 +90,8 @@ def stored_means(
     true = class_means(F.normalize(z, dim=-1), y, rows)
     means = dict(stale=stats.stale[rows], moved=stats.moved[rows], true=true)
     error = {k: (means[k] - true).norm(dim=1).mean().item() for k in ('stale', 'moved')}
-    return dict(error=error, plane=dict({k: ((v - centre) @ V).tolist() for k, v in means.items()}, classes=rows))
+    ways = {k: ((v - centre) @ V).tolist() for k, v in means.items()}
+    return dict(error=error, plane=dict(ways, classes=rows))
 
 def switched_names(
     sae,                            # of the first model
@@ -114,6 +117,7 @@ class Sequence(Experiment):
         self.row, self.file = get_task_method(cfg.sequence), cfg.folder()/'sequence.json'
         was = read_json(self.file)['hardware'].get('threads') if self.file.exists() else None
         self.load(replace(cfg, threads=was) if was and cfg.threads == 'auto' else cfg, progress)
+        if self.sae: self.sae.to(self.device).requires_grad_(False)
         self.start()
         self.prepare()
 
@@ -121,7 +125,8 @@ class Sequence(Experiment):
         "Take the folder. Raises ValueError if something else is in it."
         others = self.folder.exists() and [o for o in self.folder.iterdir() if o.name != '.lock']
         if others and not self.file.exists():
-            raise ValueError(f"'{self.folder}' exists and is not the folder of a sequence: choose another out_dir.")
+            raise ValueError(f"'{self.folder}' exists and is not the folder of a sequence: "
+                             'choose another out_dir.')
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock, self.journal = lock(self.folder), Journal(self.folder/'metrics.jsonl')
         self.what = dict(self.cfg.decisive(), fingerprint=self.fingerprint)
@@ -132,7 +137,7 @@ class Sequence(Experiment):
     def provenance(self): return dict(super().provenance(), what=self.what)
 
     def prepare(self):
-        "Groups, the first model, its SAE and class means; then the state of an earlier life, if there is one."
+        "Groups, the first model, its SAE and class means; then the state of an earlier life, if any."
         suite, cfg = self.suite, self.cfg
         self.y = torch.tensor(suite.train['label'][:])
         classes = sorted(set(self.y.tolist()))
@@ -141,8 +146,7 @@ class Sequence(Experiment):
         self.id = next(k for k, o in suite.splits.items() if o.kind == 'id')
         self.first = deepcopy(self.classifier).eval().requires_grad_(False)
         z = self.train_embeddings
-        if not cfg.sae: self.sae, _ = self.own_sae(None)
-        self.sae.to(self.device).requires_grad_(False)
+        self.sae = self.trained_sae(z)
         words = class_embeddings(self.clip, suite.classnames, ['{}'], self.device)
         self.names = name_features(self.sae, words, suite.classnames).name.tolist()
         mu = class_means(F.normalize(z, dim=-1), self.y, classes)
@@ -156,8 +160,8 @@ class Sequence(Experiment):
         state, place = self.kept.load(self.what, ('lines',)) or (None, {})
         if state: self.kept.restore(self.parts(), state)
         self.lines, self.now = place.get('lines', []), self.embed_all()
-        self.z_first = self.now if not self.lines else embed_splits(
-            self.first, {self.id: self.suite.splits[self.id].data}, self.cfg, False)
+        data = {self.id: self.suite.splits[self.id].data}
+        self.z_first, _ = embed_splits(self.first, data, self.cfg, False)[self.id]
         if not self.lines: self.lines.append(self.measured(0, self.now))
         self.keep()
 
@@ -179,24 +183,31 @@ class Sequence(Experiment):
         own = {k for k, o in self.suite.splits.items() if o.classnames}
         common = {k: v for k, v in self.now.items() if k not in own and k != 'train'}
         z, C = self.now[self.id][0], len(self.suite.classnames)
-        transfer = {k: share(answer(self.classifier, self.now[k][0], self.heads[k]) == self.now[k][1]) for k in own}
+        def unseen(k): return share(answer(self.classifier, self.now[k][0], self.heads[k]) == self.now[k][1])
         return dict(
             event='task', task=t, classes=self.rounds[t - 1] if t else [], seen=len(self.stats.seen),
-            answers=judged(self.classifier, self.stats, common, self.groups, self.id, C), transfer=transfer,
-            drift=measure_drift(self.sae, self.z_first[self.id][0], z),
+            answers=judged(self.classifier, self.stats, common, self.groups, self.id, C),
+            transfer={k: unseen(k) for k in sorted(own)},
+            drift=measure_drift(self.sae, self.z_first, z),
             means=stored_means(self.stats, self.now['train'][0], self.y, self.plane),
             features=switched_names(self.sae, before[self.id][0], z, self.names),
             bytes_a_class=self.stats.bytes_a_class)
 
-    def method_sae(self, z):
-        "The SAE of the row: of the first task's pictures by the first model, or of this one's by the present."
-        if self.cfg.sae or self.row.sae is None: return self.sae
-        mine = torch.isin(self.y, torch.tensor(self.rounds[0]))
-        z, own = self.train_embeddings[mine] if self.row.sae == 'first' else z, self.train_embeddings
-        self.train_embeddings = z   # what own_sae trains on
-        try: sae, _ = self.own_sae(None)
-        finally: self.train_embeddings = own
+    def trained_sae(self, z):
+        "An SAE of these embeddings (N, d), or the one that `sae` names."
+        cfg = self.cfg
+        if cfg.sae: return self.sae
+        how = dict(expansion=cfg.expansion, k=cfg.k, epochs=cfg.sae_epochs, seed=cfg.seed, kind=cfg.sae_kind,
+                   stop=cfg.sae_stop)
+        def train(): return train_sae(z, **how, device=self.device, progress=self.progress)
+        sae, _ = shared_sae(self.cache, z, how, self.device, train)
         return sae.to(self.device).requires_grad_(False)
+
+    def method_sae(self, task):
+        "The SAE of the row: of the first task's pictures by the first model, or of this one's."
+        if self.row.sae == 'new': return self.trained_sae(task.z)
+        if self.row.sae is None: return self.sae
+        return self.trained_sae(self.train_embeddings[torch.isin(self.y, torch.tensor(self.rounds[0]))])
 
     def task(self, t):
         "Learn the classes of task t, counted from 0."
@@ -222,16 +233,17 @@ class Sequence(Experiment):
         "Fine-tune on the pictures of a task."
         cfg, row, suite = self.cfg, self.row, self.suite
         models = dict(first=self.first, previous=deepcopy(self.classifier).eval().requires_grad_(False))
-        ctx = Context(self.clip, self.classifier, suite.classnames, suite.templates, self.method_sae(task.z), None,
-                      cfg.seed, cfg.mu, cfg.lam_feature, cfg.tau)
+        sae = self.method_sae(task)
+        ctx = Context(self.clip, self.classifier, suite.classnames, suite.templates, sae, None, cfg.seed,
+                      cfg.mu, cfg.lam_feature, cfg.tau)
         ctx.frozen = models[row.anchor]
         reg = self.method.regulariser and self.method.regulariser(ctx)
         if row.objective: objective = row.objective(ctx, task, cfg.lam)
         else: objective = self.method.objective(ctx) if self.method.objective else CrossEntropy()
         objective = Among(objective, task.classes, len(suite.classnames)).to(self.device)
         stages = self.method.stages_of(cfg.trainable or row.trainable)
-        finetune(self.classifier, task_suite(suite, task.classes), reg, cfg, stages, None, self.progress, objective,
-                 ctx.frozen, checkpoint=self.checkpoint(f'task-{task.number}'))
+        finetune(self.classifier, task_suite(suite, task.classes), reg, cfg, stages, None, self.progress,
+                 objective, ctx.frozen, checkpoint=self.checkpoint(f'task-{task.number}'))
         self.classifier.eval()
 
     def run(self):
@@ -259,7 +271,8 @@ class Sequenced:
     ):
         self.folder = Path(folder)
         if not is_done(folder):
-            raise ValueError(f"the sequence in '{folder}' did not come to its end: the same settings go on with it.")
+            raise ValueError(f"the sequence in '{folder}' did not come to its end: "
+                             'the same settings go on with it.')
         about = read_json(self.folder/'sequence.json')
         self.settings, self.classnames = about['settings'], about['classnames']
         *self.lines, self.end = read_metrics(folder)
