@@ -30,9 +30,9 @@ def accuracy_by_task(
 def forgetting(
     R: list,     # rows 0 to T, each of T accuracies; row 0 is before any task
 ) -> float:      # 0 for one task; negative if old tasks got better
-    "Best accuracy since a task was learned, less the last one; a mean over all tasks but the last."
+    "Best accuracy since a task was learned, before the last, less the last one; a mean over all but the last."
     T = len(R) - 1
-    lost = [max(R[t][j] for t in range(j + 1, T + 1)) - R[T][j] for j in range(T - 1)]
+    lost = [max(R[t][j] for t in range(j + 1, T)) - R[T][j] for j in range(T - 1)]
     lost = [o for o in lost if not math.isnan(o)]
     return sum(lost)/len(lost) if lost else 0.
 

@@ -134,7 +134,9 @@ class Sequence(Experiment):
         elif differ := differences(read_json(self.file)['what'], self.what):
             raise ValueError(f"'{self.folder}' holds another sequence ({differ}): choose another out_dir.")
 
-    def provenance(self): return dict(super().provenance(), what=self.what)
+    def provenance(self):
+        kinds = {k: o.kind for k, o in self.suite.splits.items()}
+        return dict(super().provenance(), what=self.what, kinds=kinds)
 
     def prepare(self):
         "Groups, the first model, its SAE and class means; then the state of an earlier life, if any."
@@ -274,7 +276,7 @@ class Sequenced:
             raise ValueError(f"the sequence in '{folder}' did not come to its end: "
                              'the same settings go on with it.')
         about = read_json(self.folder/'sequence.json')
-        self.settings, self.classnames = about['settings'], about['classnames']
+        self.settings, self.classnames, self.kinds = (about[k] for k in ('settings', 'classnames', 'kinds'))
         *self.lines, self.end = read_metrics(folder)
 
     def matrix(self, readout='head'):  # -> rows 0 to T of T accuracies

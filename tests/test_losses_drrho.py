@@ -73,4 +73,5 @@ def test_running_means_do_not_depend_on_the_order_and_are_in_the_state():
     assert torch.equal(c.log_u, a.log_u)
 
 def test_one_picture_has_no_others():
-    with pytest.raises(ValueError, match='raise batch_size'): log_pair_means(torch.ones(1, 1), torch.ones(1, 1), 1.)
+    one = torch.ones(1, 1)
+    with pytest.raises(ValueError, match='raise batch_size'): log_pair_means(one, one, 1.)

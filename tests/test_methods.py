@@ -90,7 +90,8 @@ def test_wise_lies_between_its_ends(alpha, values):
 
 @pytest.mark.parametrize('name', ['drrho', 'drrho-flyp'])
 def test_steering_weighs_pictures_and_keeps_nothing_of_the_frozen_model_in_its_state(name, ctx):
-    objective, z0, y = METHODS[name].objective(ctx), torch.randn(6, ctx.clip.d), torch.tensor([0, 1, 2, 3, 1, 2])
+    objective, y = METHODS[name].objective(ctx), torch.tensor([0, 1, 2, 3, 1, 2])
+    z0 = torch.randn(6, ctx.clip.d)
     z = (z0 + torch.randn(6, ctx.clip.d)).requires_grad_()
     loss = objective(z, ctx.classifier.classify(z), y, z0)
     loss.backward()

@@ -1,4 +1,4 @@
-"Sequences of tasks on a folder of four classes: killed and resumed to the same bits, with a memory that stays."
+"Sequences of tasks on a folder of four classes: killed and resumed to the same bits, a memory that stays."
 import json
 from pathlib import Path
 
@@ -24,8 +24,8 @@ def four(tmp_path_factory):
     return str(root)
 
 def cfg_of(four, out_dir, **other):
-    how = TINY | dict(limit=None, dataset=four, tasks=2, batch_size=16, save_every=0, lr=1e-3, out_dir=str(out_dir))
-    return TaskConfig(**how | other)
+    how = dict(limit=None, dataset=four, tasks=2, batch_size=16, save_every=0, lr=1e-3, out_dir=str(out_dir))
+    return TaskConfig(**TINY | how | other)
 
 def record(folder): return [{k: v for k, v in o.items() if k != 'seconds'} for o in read_metrics(folder)]
 def tensors(folder, name): return read_tensors(Path(folder)/f'{name}.safetensors')[0]
@@ -100,7 +100,8 @@ def test_every_row_runs(four, tmp_path):
         assert is_done(tmp_path/row)
 
 def test_wrong_settings_and_folders_are_said_in_a_sentence(four, tmp_path):
-    for wrong, words in ((dict(tasks=0), 'tasks is 0'), (dict(sigma=0), 'sigma is 0'), (dict(lr=-1), 'lr is -1')):
+    for name in ('tasks', 'sigma', 'lr'):
+        wrong, words = {name: 0}, f'{name} is 0'
         with pytest.raises(ValueError) as error: cfg_of(four, tmp_path/'x', **wrong).check()
         assert words in one_line(error)
     with pytest.raises(ValueError) as error: TaskConfig(sequence='sdc')

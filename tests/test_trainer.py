@@ -94,8 +94,8 @@ def test_what_is_cut_anywhere_goes_on_to_the_same_bits(method, trainable, tmp_pa
         model = zero_shot(clip, suite.classnames, suite.templates, keep_text=True)
         torch.manual_seed(5)
         ctx = Context(clip, model, suite.classnames, suite.templates, None, None)
-        objective = row.objective and row.objective(ctx)
-        finetune(model, suite, None, cfg, row.stages_of(trainable), log, False, objective, checkpoint=checkpoint)
+        objective, stages = row.objective and row.objective(ctx), row.stages_of(trainable)
+        finetune(model, suite, None, cfg, stages, log, False, objective, checkpoint=checkpoint)
         return model.state_dict()
     want, got, seen = tuned(), None, []
     while got is None:
@@ -113,7 +113,8 @@ def test_after_every_epoch_of_lora_the_state_is_plain():
     finetune(model, suite, cfg=Config(**{**TINY, 'method': 'ft'}), stages=('lora',), progress=False,
              on_epoch=lambda n: kept.append(plain_state(model)))
     state = model.state_dict()
-    assert list(kept[-1]) == list(state) == names and all(torch.equal(v, state[k]) for k, v in kept[-1].items())
+    assert list(kept[-1]) == list(state) == names
+    assert all(torch.equal(v, state[k]) for k, v in kept[-1].items())
 
 def test_all_that_can_be_trained_can_be_set():
     ok, _ = RULES['trainable']
