@@ -108,9 +108,10 @@ def frozen_encoder(
     frozen: Optional[Classifier] = None,  # a frozen copy, if there is one
     suite: Optional[Suite] = None,        # whose batches it will see, in order; None: any batches
     cfg: Config = Config(),               # seed, batch_size, precision, compile, cache, cache_gb
+    also: bool = False,                   # whether the objective needs z0 too
 ) -> Frozen:                              # (B, 3, H, W) -> z0 (B, d), or None
     "The frozen f_0, which runs only where the price needs it and nobody left z0 behind."
-    if not reg.runs_frozen: return Frozen(lambda x: None)
+    if not (reg.runs_frozen or also): return Frozen(lambda x: None)
     frozen = frozen or deepcopy(classifier).eval().requires_grad_(False)
     known = suite is not None and suite.fingerprint.get('train')
     shared = torch.distributed.is_available() and torch.distributed.is_initialized()

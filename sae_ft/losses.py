@@ -255,12 +255,12 @@ class L2SP(Regulariser):
     "sum of (w - w0)^2 over tensors of weights (L2-SP, Li et al. 2018)."
     needs = frozenset({'weights'})
     def __init__(self,
-        params: list,    # tensors that are tuned
+        params,          # tensors that are tuned: a list, or `lora.Weights`
         params0: list,   # copies from before; ValueError if their shapes differ
     ):
-        self.params, self.params0 = list(params), [o.detach() for o in params0]
+        self.params, self.params0 = params, [o.detach() for o in params0]
         if [o.shape for o in self.params] != [o.shape for o in self.params0]:
-            raise ValueError(f'L2SP compares tensors of equal shapes: {len(self.params)} tuned '
+            raise ValueError(f'L2SP compares tensors of equal shapes: {len(list(params))} tuned '
                              f'and {len(self.params0)} old ones do not match.')
     def price(self, move): return sum((a - b).pow(2).sum() for a, b in zip(self.params, self.params0))
 

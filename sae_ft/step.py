@@ -18,7 +18,7 @@ from .plumbing.devices import autocast
 
 # %% ../nbs/04_step.ipynb #bc57b8c4
 def batch_losses(
-    model: nn.Module,   # (x, y) -> (z, objective)
+    model: nn.Module,   # (x, y, z0) -> (z, objective)
     frozen: Callable,   # x -> z0
     reg: Regulariser,   # the price of moving
     lam: float,         # its strength
@@ -28,8 +28,8 @@ def batch_losses(
 ) -> dict:              # loss, the objective and the parts of the regulariser, scalars
     "Objective + lam * reg(z, z0), and what it is made of."
     with autocast(device, precision):
-        z, objective = model(x, y)          # (B, d), scalar
-        z0 = frozen(x)                      # (B, d)
+        z0 = frozen(x)                      # (B, d), or None
+        z, objective = model(x, y, z0)      # (B, d), scalar
     parts = reg.parts(z, z0)
     loss = objective + lam*sum(parts.values())
     return {'loss': loss, name: objective.detach(), **{k: v.detach() for k, v in parts.items()}}

@@ -122,6 +122,14 @@ def test_every_method_runs(method, done, pictures, tmp_path):
     stages = METHODS[method].stages
     assert len(got.of('epoch')) == len(stages) and bool(got.of('step')) == bool(stages)
 
+def test_adapters_leave_plain_weights(done, pictures, tmp_path):
+    sae, out_dir = str(done.folder/'sae.safetensors'), str(tmp_path/'run')
+    other = dict(method='l2-sp', trainable='lora', rank=2, keep_epochs=True, dataset=pictures, batch_size=10)
+    got = run(replace(done.config, **other, sae=sae, out_dir=out_dir), progress=False)
+    plain, kept = got.classifier.state_dict(), load_file(got.folder/'epoch-1.safetensors')
+    assert kept.keys() == plain.keys() and all(torch.equal(v, plain[k]) for k, v in kept.items())
+    assert any(o['l2sp'] > 0 for o in got.of('step')) and got.config.trainable == 'lora'
+
 def test_a_finished_run_is_not_overwritten_by_another(done):
     with pytest.raises(ValueError) as error: run(replace(done.config, lam=3.), progress=False)
     assert 'lam 1.0 there and 3.0 here' in one_line(error) and load_run(done.folder).config.lam == 1

@@ -22,7 +22,7 @@ def ctx():
 def test_the_papers_methods_are_there():
     assert {'zero-shot', 'lp', 'ft', 'lp-ft', 'l2-sp', 'l2', 'l1', 'ldifs', 'pca', 'sae-ft-sparse', 'sae-ft',
             'sae-ft-add-remove', 'sae-ft-kl', 'sae-ft-wasserstein', 'flyp', 'car-ft', 'lipsum-ft',
-            'wise-ft'} <= set(METHODS)
+            'wise-ft', 'drrho', 'drrho-flyp'} <= set(METHODS)
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError) as error: get_method('saeft')
@@ -87,3 +87,15 @@ def test_wise_lies_between_its_ends(alpha, values):
     assert (mid >= low - 1e-4).all() and (mid <= high + 1e-4).all()
     assert torch.equal(wise(a, b, 0)['w'], a['w']) and torch.equal(wise(a, b, 1)['w'], b['w'])
     assert wise(a, b, alpha)['n'] == 3
+
+@pytest.mark.parametrize('name', ['drrho', 'drrho-flyp'])
+def test_steering_weighs_pictures_and_keeps_nothing_of_the_frozen_model_in_its_state(name, ctx):
+    objective, y = METHODS[name].objective(ctx), torch.tensor([0, 1, 2, 3, 1, 2])
+    z0 = torch.randn(6, ctx.clip.d)
+    z = (z0 + torch.randn(6, ctx.clip.d)).requires_grad_()
+    loss = objective(z, ctx.classifier.classify(z), y, z0)
+    loss.backward()
+    assert loss.isfinite() and z.grad.abs().sum() > 0 and all(p.grad is None for p in ctx.frozen.parameters())
+    assert not {'weight', 'bias', 'texts'} & set(objective.state_dict())
+    ctx.tau = .3
+    assert METHODS[name].objective(ctx).tau == .3

@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from sae_ft.clip import load_clip, zero_shot
+from sae_ft.lora import plain_state
 from sae_ft.methods import Context, CrossEntropy, get_method
-from sae_ft.settings import Config
+from sae_ft.plumbing.resume import Checkpoint
+from sae_ft.settings import RULES, Config
 from sae_ft.suites import load_suite
-from sae_ft.trainer import finetune, lr_at
+from sae_ft.trainer import TRAINABLE, finetune, lr_at
 from tiny_runs import TINY
 
 @settings(max_examples=50, deadline=None)
@@ -73,3 +75,49 @@ def test_compile_compiles_the_tower_and_not_by_default(monkeypatch):
         model = zero_shot(clip, suite.classnames, suite.templates, keep_text=True)
         finetune(model, suite, cfg=Config(**{**TINY, 'compile': on}), stages=(), progress=False)
     assert compiled == [model.visual]
+
+class Cut(Exception): pass
+
+def cut_at_news(seen):
+    "`log` that raises at its first line that was not seen."
+    def log(**o):
+        if o in seen: return
+        seen.append(o)
+        raise Cut
+    return log
+
+@pytest.mark.parametrize('method, trainable', [('lp-ft', 'lora'), ('drrho-flyp', 'lora')])
+def test_what_is_cut_anywhere_goes_on_to_the_same_bits(method, trainable, tmp_path):
+    clip, suite, row = load_clip(), load_suite(limit=48, progress=False), get_method(method)
+    cfg = Config(**{**TINY, 'method': method, 'trainable': trainable, 'batch_size': 24, 'lr': 1e-3})
+    def tuned(checkpoint=None, log=None):
+        model = zero_shot(clip, suite.classnames, suite.templates, keep_text=True)
+        torch.manual_seed(5)
+        ctx = Context(clip, model, suite.classnames, suite.templates, None, None)
+        objective, stages = row.objective and row.objective(ctx), row.stages_of(trainable)
+        finetune(model, suite, None, cfg, stages, log, False, objective, checkpoint=checkpoint)
+        return model.state_dict()
+    want, got, seen = tuned(), None, []
+    while got is None:
+        try: got = tuned(Checkpoint(tmp_path/'tune.safetensors', every=0), cut_at_news(seen))
+        except Cut: pass
+    before = zero_shot(clip, suite.classnames, suite.templates, keep_text=True).state_dict()
+    assert len(seen) > 2 and got.keys() == before.keys() == want.keys()
+    assert all(torch.equal(v, got[k]) for k, v in want.items())
+    assert sum(not torch.equal(v, before[k]) for k, v in got.items()) > 10
+
+def test_after_every_epoch_of_lora_the_state_is_plain():
+    clip, suite = load_clip(), load_suite(limit=32, progress=False)
+    model = zero_shot(clip, suite.classnames, suite.templates)
+    names, kept = list(model.state_dict()), []
+    finetune(model, suite, cfg=Config(**{**TINY, 'method': 'ft'}), stages=('lora',), progress=False,
+             on_epoch=lambda n: kept.append(plain_state(model)))
+    state = model.state_dict()
+    assert list(kept[-1]) == list(state) == names
+    assert all(torch.equal(v, state[k]) for k, v in kept[-1].items())
+
+def test_all_that_can_be_trained_can_be_set():
+    ok, _ = RULES['trainable']
+    assert all(map(ok, TRAINABLE)) and not ok('tower')
+    assert get_method('lp-ft').stages_of('lora') == ('head', 'lora')
+    assert get_method('lp').stages_of('lora') == ('head',)

@@ -27,6 +27,7 @@ METHOD_COLOURS = {  # method -> matplotlib's c, marker and ls
     'zero-shot': _style('k', '*', ''),
     'ft': _style(ORANGE), 'wise-ft': _style(ORANGE, 'X', ':'), 'rep-avg': _style(ORANGE, 'P', '--'),
     'lp': _style(YELLOW, 's'), 'lp-ft': _style(YELLOW, 'D', '--'), 'flyp': _style(GREY, '^', '-.'),
+    'drrho': _style(GREY), 'drrho-flyp': _style(GREY, 's', '--'),
     'l2-sp': _style(GREEN), 'ldifs': _style(GREEN, 's', '--'),
     'l2': _style(SKY), 'mse': _style(SKY, 's', '--'), 'l1': _style(SKY, 'D', '-.'),
     'pca': _style(SKY, '^', ':'), 'nuclear': _style(SKY, 'v', '--'), 'nuclear2': _style(SKY, 'P', '-.'),
