@@ -39,7 +39,7 @@ def test_every_kind_learns_from_disk(kind, small, tmp_path):
     sae, history = train_sae(on_disk(tmp_path, z), 2, 4, epochs=20, progress=False, kind=kind)
     got, as_memory = measure(sae, z), train_sae(z, 2, 4, epochs=20, progress=False, kind=kind)[1]
     assert history[-1]['fvu'] < history[0]['fvu'] and got['fvu'] < .3 and 2.5 < got['l0'] < 5
-    assert history[-1]['fvu'] == pytest.approx(as_memory[-1]['fvu'], abs=.02)
+    assert history[-1]['fvu'] == pytest.approx(as_memory[-1]['fvu'], abs=.06)
 
 @pytest.mark.parametrize('kind', ['topk', 'jumprelu', 'batchtopk'])
 @pytest.mark.parametrize('steps', [3, 8, 13])   # within a window, at the end of an epoch, in the next one
