@@ -1,8 +1,5 @@
 "End to end: eight runs on dask's workers and on submitit's jobs, one of which is killed, as its machine would be."
-import json
-import os
 import signal
-import time
 from pathlib import Path
 
 import psutil
@@ -42,15 +39,21 @@ def steps_of(folder):
     return file.read_text().count('"event": "step"') if file.exists() else 0
 
 class Killer:
-    "An executor that kills the first of its workers that is in the middle of a run, with all it started."
-    def __init__(self, executor): self.executor, self.killed, self.folders = executor, None, []
+    """An executor that kills the first of its workers that is in the middle of a run, with all it started.
 
-    def submit(self, job, settings, threads):
-        self.folders.append(Path(settings['out_dir']))
-        return Watched(self, self.executor.submit(job, settings, threads))
+    Three calls at a time are handed on, since submitit begins as many as it gets."""
+    def __init__(self, executor): self.executor, self.killed, self.jobs = executor, None, []
+
+    def submit(self, *call):
+        self.jobs.append(Watched(self, call))
+        return self.jobs[-1]
 
     def look(self):
-        for folder in self.folders if self.killed is None else ():
+        "Begin what there is room for, and kill once."
+        waiting = [o for o in self.jobs if not o.job]
+        busy = sum(not o.job.done() for o in self.jobs if o.job)
+        for o in waiting[:max(0, 3 - busy)]: o.job = self.executor.submit(*o.call)
+        for folder in [o.folder for o in self.jobs if o.job] if self.killed is None else ():
             if 3 <= steps_of(folder) < 18 and (claim := folder/'.claim').exists():
                 self.killed = folder.name
                 pid, = (int(o[4:]) for o in claim.read_text().splitlines() if o.startswith('pid='))
@@ -58,11 +61,12 @@ class Killer:
 
 class Watched:
     "A job, with a look around at each question."
-    def __init__(self, killer, future): self.killer, self.future = killer, future
-    def result(self): return self.future.result()
+    def __init__(self, killer, call):
+        self.killer, self.call, self.job, self.folder = killer, call, None, Path(call[1]['out_dir'])
+    def result(self): return self.job.result()
     def done(self):
         self.killer.look()
-        return self.future.done()
+        return self.job is not None and self.job.done()
 
 def check(executor, runs, alone):
     "All eight end, each was begun once but the killed one, and all bits are those of a run alone."
@@ -70,7 +74,7 @@ def check(executor, runs, alone):
     table = sweep(runs, progress=False, executor=killer)
     assert list(table.state) == 8*['done'], list(table.error)
     begun_again = {Path(o).name: len(load_run(o).provenance.get('resumed', [])) for o in table.folder}
-    assert killer.killed and begun_again == {o: int(o == killer.killed) for o in alone}
+    assert killer.killed and begun_again == {o: int(o == killer.killed) for o in alone}   # none twice
     for o in table.folder: assert outcome(o) == alone[Path(o).name], o
     assert list(sweep(runs, progress=False, executor=killer).state) == 8*['was done']
 
