@@ -1,4 +1,4 @@
-"End to end: eight runs on dask's workers and on submitit's jobs, one of which is killed, as its machine would be."
+"End to end: eight runs on dask's workers and as submitit's jobs, one of which is killed with its run."
 import signal
 from pathlib import Path
 

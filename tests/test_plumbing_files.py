@@ -83,8 +83,8 @@ def test_the_claim_of_a_killed_process_is_taken_over_at_once(tmp_path):
 def test_who_lost_its_claim_ends(tmp_path):
     code = ('import sys, time; from pathlib import Path; from sae_ft.plumbing import files; files.CLAIM = .6;'
             'taken = files.lock(Path(sys.argv[1])); print("has it", flush=True); time.sleep(60)')
-    p = subprocess.Popen([sys.executable, '-c', code, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                         text=True)
+    piped = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-c', code, tmp_path], **piped)
     p.stdout.readline()
     (tmp_path/'theirs').write_text(ELSEWHERE)
     (tmp_path/'theirs').rename(tmp_path/'.claim')

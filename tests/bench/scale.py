@@ -1,11 +1,12 @@
-"""What a million pictures cost: memory of the embedding store and of an SAE's training, and seconds to list files.
+"""What a million pictures cost: memory of an embedding store and of an SAE's training, seconds to list files.
 
     python tests/bench/scale.py [share] [width]
 
 Embeddings are random, 1.28 million of length 512 (or `width`) for a share of 1. Two processes write them into
-blocks; one is killed half-way, and what is missing is made. An SAE (four times as many features, k = d/16) is
-trained on them for one epoch, and measured. Then as many empty files in 1,000 folders are listed, by a new process
-each time. Prints one JSON line; memory is what a process has of its own (files that are mapped are the store's)."""
+blocks; one ends half-way, and what is missing is made. An SAE (four times as many features, k = d/16) is
+trained on them for one epoch, and measured. Then as many empty files in 1,000 folders are listed, by a new
+process each time. Prints one JSON line; memory is what this process has of its own (files that are mapped are
+the store's)."""
 import json, multiprocessing, os, re, shutil, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from sae_ft.sae_train import measure, train_sae
 PICTURES, CLASSES = 1_280_000, 1000
 
 class Memory:
-    "The most gigabytes that this process has of its own while it is open, looked at ten times a second (Linux)."
+    "The most gigabytes that this process has of its own while it is open, seen ten times a second (Linux)."
     def __enter__(self):
         self.most, self.stop = 0., threading.Event()
         self.thread = threading.Thread(target=self.watch)
@@ -52,7 +53,8 @@ def embeddings(folder, n, d):
     "Two writers, one cut off half-way; then one that makes the rest."
     spawn = multiprocessing.get_context('spawn')
     half = len(store(folder, n, d).starts)//4
-    jobs = [spawn.Process(target=write, args=(folder, n, d, part, 2, until)) for part, until in ((0, None), (1, half))]
+    shares = (folder, n, d, 0, 2), (folder, n, d, 1, 2, half)
+    jobs = [spawn.Process(target=write, args=o) for o in shares]
     for o in jobs: o.start()
     for o in jobs: o.join()
     missing = len(store(folder, n, d).missing())
@@ -111,10 +113,11 @@ def main(share=1., d=512):
         shutil.rmtree(place/'z')
         touch(place/'suite', n)
         time.sleep(3)  # a folder that changed a moment ago is read again
-        (first, files, read), (second, same, again) = (in_new_process(place/'suite', place/'i.parquet') for _ in '12')
+        starts = [in_new_process(place/'suite', place/'index.parquet') for _ in range(2)]
     finally: shutil.rmtree(place)
+    (first, files, read), (second, same, again) = starts
     print(json.dumps(dict(
-        pictures=n, width=d, cores=len(os.sched_getaffinity(0)), made_after_the_kill=missing,
+        pictures=n, width=d, cores=len(os.sched_getaffinity(0)), made_after_one_ended=missing,
         store_gb=round_(n*d*4/2**30), writing_gb=round_(writing.most), writing_s=round_(wrote),
         training_gb=round_(training.most), training_s=round_(seconds), measuring_gb=round_(measuring.most),
         reads_of_a_block_at_the_start=reads, fvu=round_(fvu), fvu_measured=round_(held),
