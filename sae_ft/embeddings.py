@@ -8,6 +8,7 @@ __all__ = ['embed_batches', 'embed', 'embed_kept', 'stretches', 'embed_blocks']
 # %% ../nbs/01_embeddings.ipynb #1f222201
 import time
 from itertools import islice
+from math import ceil
 from typing import Callable
 
 import torch
@@ -124,7 +125,7 @@ def embed_blocks(
     of: int = 1,               # how many there are
     **how,                     # device, precision, progress, workers: as for `embed`
 ):
-    "Embed this process's share of what is missing. Raises ValueError for blocks that do not fit, and OSError."
+    "Embed this process's share of what is missing. Raises ValueError for blocks that do not fit; OSError."
     if len(dataset) != len(blocks):
         raise ValueError(f"'{blocks.folder}' is for {len(blocks)} pictures, and there are {len(dataset)}.")
     if blocks.size % batch_size:
@@ -133,6 +134,6 @@ def embed_blocks(
     for starts in stretches(blocks.missing(part, of), blocks.size):
         batches = embed_batches(encode, dataset, batch_size, start=starts[0], **how)
         for start in starts:
-            z, y = zip(*islice(batches, -(-blocks.length(start)//batch_size)))  # rounded up
+            z, y = zip(*islice(batches, ceil(blocks.length(start)/batch_size)))
             blocks.write(start, z=torch.cat(z), y=torch.cat(y))
         batches.close()

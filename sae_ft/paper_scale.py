@@ -6,7 +6,6 @@
 __all__ = ['PICTURES', 'H100', 'EIGHT', 'Counted', 'counted', 'Work', 'work_of', 'Machine', 'hours', 'gigabytes', 'cost_table']
 
 # %% ../nbs/11_paper_scale.ipynb #sc000004
-import json
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
@@ -43,7 +42,8 @@ def _kept(model, x):
     def pack(o):
         storage = o.untyped_storage()
         square = o.ndim > 2 and o.shape[-1] == o.shape[-2] and o.shape[-1] in tokens
-        if storage._cdata not in own and not square: sizes[storage._cdata] = storage.nbytes()//o.element_size()*2
+        if storage._cdata not in own and not square:
+            sizes[storage._cdata] = storage.nbytes()//o.element_size()*2
         return o
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda o: o): model.visual(x)
     return sum(sizes.values())
@@ -62,19 +62,21 @@ def counted(
     name: str,  # of an architecture of open_clip: a vision transformer
 ) -> Counted:
     "Count a CLIP on the meta device."
-    with torch.device('meta'): model = open_clip.model.CLIP(**json.loads(json.dumps(open_clip.get_model_config(name))))
-    side, words = model.visual.image_size[0], torch.zeros(1, model.context_length, dtype=torch.long, device='meta')
-    x = torch.empty(1, 3, side, side, device='meta')
+    with torch.device('meta'):
+        model = open_clip.model.CLIP(**open_clip.get_model_config(name))
+        x = torch.empty(1, 3, *model.visual.image_size)
+        words = torch.zeros(1, model.context_length, dtype=torch.long)
     sizes = [sum(p.numel() for p in o.parameters()) for o in (model.visual, model)]
     return Counted(
         forward=_flops(lambda: model.visual(x)), both=_flops(lambda: model.visual(x).sum().backward()),
-        text=_flops(lambda: model.encode_text(words)), parameters=sizes[0], text_parameters=sizes[1] - sizes[0],
-        kept=_kept(model, x))
+        text=_flops(lambda: model.encode_text(words)), kept=_kept(model, x),
+        parameters=sizes[0], text_parameters=sizes[1] - sizes[0])
 
 # %% ../nbs/11_paper_scale.ipynb #sc000009
 PICTURES = {  # grid -> (training pictures, pictures that are judged); sizes as published
-    'imagenet': (1_281_167, 50_000 + 10_000 + 30_000 + 7_500 + 50_889 + 18_574  # IN, V2, R, A, Sketch, ObjectNet
-                 + 10_000 + 10_000 + 8_000 + 1_880 + 27_000 + 8_677 + 6_149 + 3_333 + 8_041 + 3_669),  # transfer
+    'imagenet': (1_281_167, sum((
+        50_000, 10_000, 30_000, 7_500, 50_889, 18_574,  # ImageNet, V2, R, A, Sketch, ObjectNet's 113 classes
+        10_000, 10_000, 8_000, 1_880, 27_000, 8_677, 6_149, 3_333, 8_041, 3_669))),  # the ten transfer sets
     'iwildcam': (129_809, 8_154 + 42_791),   # WILDS (Koh et al. 2021): test in distribution and out of it
     'fmow': (76_863, 11_327 + 22_108)}
 
@@ -106,7 +108,7 @@ def work_of(
     price = one.forward if row.regulariser else 0.
     text = 3*one.text if contrastive else 0.
     models = 1 + bool(row.stages) + averages
-    sae = 12*d*recipe.value('expansion', method)*d*recipe.value('sae_epochs', method)*train if trains_sae else 0.
+    sae = trains_sae*12*d*recipe.value('expansion', method)*d*recipe.value('sae_epochs', method)*train
     return Work(
         steps=passes*ceil(train/batch), pictures=passes*train, tuning=passes*train*(one.both + price + text),
         besides=models*judged*one.forward + trains_sae*train*one.forward + sae,

@@ -195,7 +195,8 @@ class Fitting:
         "One step."
         if not self.step: self.begin()
         for g in self.opt.param_groups: g['lr'] = rate
-        u, aux = self.data.batch(self.step), self.aux if self.history else 0.  # none is dead in the first epoch
+        u = self.data.batch(self.step)
+        aux = self.aux if self.history else 0.  # nothing can be dead within the first epoch
         train_step(self.sae, self.opt, u, self.tally, self.silent, len(self.data), aux)
         self.step += 1
 

@@ -73,8 +73,8 @@ class Listing:
 
     def _keep(self):
         texts = pa.list_(pa.string())
-        schema = pa.schema(dict(folder=pa.string(), changed=pa.int64(), files=texts, folders=texts, links=texts),
-                           metadata=dict(of=self.of))
+        columns = dict(folder=pa.string(), changed=pa.int64(), files=texts, folders=texts, links=texts)
+        schema = pa.schema(columns, metadata=dict(of=self.of))
         table = pa.Table.from_pylist([dict(folder=k, **o) for k, o in self.found.items()], schema)
         self.index.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.index, lambda path: pq.write_table(table, path, compression='zstd'))
