@@ -163,7 +163,7 @@ def check_folder(
     folder = cfg.folder()
     if not folder.exists(): return cfg
     found = folder.iterdir() if folder.is_dir() else [folder]
-    others = [o for o in found if o.name != '.lock' and o.suffix != '.part']
+    others = [o for o in found if not o.name.startswith(('.lock', '.claim')) and o.suffix != '.part']
     if not others: return cfg
     if not (folder/'config.json').is_file():
         raise ValueError(f"'{folder}' exists and is not the folder of a run: choose another out_dir.")

@@ -1,5 +1,6 @@
-"Files: whatever has a type and a shape comes back as it was, damage is said, what a kill left goes."
-import json, os, random
+"Files: whatever has a type and a shape comes back as it was, damage is said, a kill's rest goes; claims."
+import json, os, random, signal, subprocess, sys, threading, time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -7,8 +8,9 @@ import torch
 from hypothesis import given, settings, strategies as st
 from safetensors import safe_open
 
-from sae_ft.plumbing.files import Journal, digest, read_json, read_table, read_tensors, sealed, write_json
-from sae_ft.plumbing.files import write_table, write_tensors, write_whole
+from sae_ft.plumbing import files
+from sae_ft.plumbing.files import (FolderTaken, Journal, digest, end_without_claim, lock, read_json, read_table,
+                                   read_tensors, sealed, write_json, write_table, write_tensors, write_whole)
 
 TYPES = torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool
 
@@ -117,3 +119,63 @@ def test_damage_of_a_table_is_said_or_changes_nothing(tmp_path):
             assert '\n' not in str(e)
             said += 1
     assert said > 100
+
+# --- a folder on a disk that machines share
+
+ELSEWHERE = 'filelock/2\npid=1\nhost=elsewhere\nmode=lease\ntoken=abc\nduration=0.6\n'
+
+@pytest.fixture
+def claimed(tmp_path, monkeypatch):
+    "The claim of a process of another machine, whose locks are not seen here."
+    monkeypatch.setattr(files, 'CLAIM', .6)
+    (tmp_path/'.claim').write_text(ELSEWHERE)
+    return tmp_path/'.claim'
+
+def test_the_claim_of_a_machine_that_is_gone_lapses(claimed):
+    start = time.monotonic()
+    taken = lock(claimed.parent)
+    assert time.monotonic() - start >= .6 and 'elsewhere' not in claimed.read_text()
+    taken.release()
+    assert not claimed.exists()
+
+def test_a_claim_that_is_renewed_holds(claimed, monkeypatch):
+    stop = threading.Event()
+    def renew():
+        while not stop.wait(.1): os.utime(claimed)
+    beat = threading.Thread(target=renew)
+    beat.start()
+    monkeypatch.setattr(files, 'PATIENCE', 2.)
+    try:
+        with pytest.raises(FolderTaken, match='another process is at work in'): lock(claimed.parent)
+    finally:
+        stop.set()
+        beat.join()
+    assert claimed.read_text() == ELSEWHERE
+    lock(claimed.parent).release()   # nothing of the failed try is left
+
+def test_the_claim_of_a_killed_process_is_taken_over_at_once(tmp_path):
+    code = 'import os, sys; from pathlib import Path; from sae_ft.plumbing.files import lock;' \
+           'taken = lock(Path(sys.argv[1])); os.kill(os.getpid(), 9)'
+    subprocess.run([sys.executable, '-c', code, tmp_path])
+    assert (tmp_path/'.claim').exists()
+    start = time.monotonic()
+    lock(tmp_path).release()
+    assert time.monotonic() - start < 5   # not the minute of another machine's
+
+def test_who_lost_its_claim_ends(tmp_path):
+    code = ('import sys, time; from pathlib import Path; from sae_ft.plumbing import files; files.CLAIM = .6;'
+            'taken = files.lock(Path(sys.argv[1])); print("has it", flush=True); time.sleep(60)')
+    piped = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([sys.executable, '-c', code, tmp_path], **piped)
+    p.stdout.readline()
+    (tmp_path/'theirs').write_text(ELSEWHERE)
+    (tmp_path/'theirs').rename(tmp_path/'.claim')
+    said = p.communicate(timeout=30)[1]
+    assert p.returncode == -signal.SIGTERM and 'may be another machine' in said
+
+def test_a_claim_that_was_deleted_ends_nobody(monkeypatch, capfd):
+    def kill(*args): raise AssertionError('ended')
+    monkeypatch.setattr(os, 'kill', kill)
+    end_without_claim(SimpleNamespace(reason='marker-missing', lock_file='x'))
+    with pytest.raises(AssertionError, match='ended'):
+        end_without_claim(SimpleNamespace(reason='refresh-failed', lock_file='x'))
