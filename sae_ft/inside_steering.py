@@ -37,7 +37,7 @@ class Neurons(nn.Module):
 def thoughts(
     z: torch.Tensor,      # (N, d) embeddings
     T: torch.Tensor,      # (V, d) unit text embeddings, such as `class_embeddings(clip, words, ['{}'])`
-    scale: float = 100.,  # as published; for a model's own it is e^tau
+    scale: float = 100.,  # as published, the scale of OpenAI's CLIPs; of another model: its e^tau
 ) -> torch.Tensor:        # (N, V), rows sum to 1
     "p(c|x), which words of a vocabulary the model thinks of."
     return (scale*F.normalize(z.float(), dim=-1) @ T.to(z).float().T).softmax(-1)
