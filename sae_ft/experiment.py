@@ -21,6 +21,7 @@ from .drift_measures import measure_drift
 from .evaluation import answer_splits, embed_splits, epoch_drift, judge, validation_accuracy
 from .evaluation import with_state
 from .frozen import load_sae, shared_embeddings, shared_sae
+from .lora import merge_lora, plain_state
 from .methods import Context, get_method, wise
 from .plumbing.cache import Cache
 from .plumbing.devices import pick_device
@@ -34,7 +35,7 @@ from .runs import Run, check_folder, clear_up, is_finished, load_run, suite_of, 
 from .sae_train import train_sae
 from .settings import Config, advice, alphas
 from .suites import drawings
-from .trainer import finetune
+from .trainer import finetune, runs_frozen
 
 # %% ../nbs/05_experiment.ipynb #a868c20b
 LOWER = {  # part of a run -> what to lower when memory runs out, unless it knows better itself
@@ -134,7 +135,7 @@ class Experiment:
         return Checkpoint(self.home/'checkpoint'/f'{name}.safetensors', self.cfg.save_every)
     def state(self): return {k: v.detach().clone() for k, v in self.classifier.state_dict().items()}
     def keep_epoch(self, epoch):
-        write_tensors(self.home/f'epoch-{epoch}.safetensors', self.classifier.state_dict())
+        write_tensors(self.home/f'epoch-{epoch}.safetensors', plain_state(self.classifier))
 
     def stored(self, name, classifier):
         "Where embeddings are kept, and what they are of."
@@ -191,18 +192,20 @@ class Experiment:
     def tune(self):
         "Fine-tune, average weights if the method says so, judge again: .history, .z1 and .after, returned."
         cfg, method, suite = self.cfg, self.method, self.suite
-        self.classifier.load_state_dict(self.theta0)  # this line and the next two: if Ctrl-C ended it before
+        merge_lora(self.classifier.visual)  # this line and the next three: if Ctrl-C ended it before
+        self.classifier.load_state_dict(self.theta0)
         self.journal.keep(lambda o: o['event'] not in ('step', 'epoch'))
         if self.clip.model is None: self.clip = load_clip(cfg.model, cfg.pretrained, self.device)
+        stages = method.stages_of(cfg.trainable)
         ctx = Context(self.clip, self.classifier, suite.classnames, suite.templates, self.sae,
-                      lambda: self.train_embeddings, cfg.seed, cfg.mu, cfg.lam_feature)
+                      lambda: self.train_embeddings, cfg.seed, cfg.mu, cfg.lam_feature, cfg.tau)
         reg = method.regulariser and method.regulariser(ctx)
         objective = method.objective and method.objective(ctx)
-        frozen = ctx.frozen if reg else None
+        frozen = ctx.frozen if reg or runs_frozen(objective) else None
         self.clip.model = None  # the text tower is not needed any more
         with self.timed('fine-tuning'):
             _, self.history = finetune(
-                self.classifier, suite, reg, cfg, method.stages, self.log, self.progress, objective, frozen,
+                self.classifier, suite, reg, cfg, stages, self.log, self.progress, objective, frozen,
                 self.keep_epoch if cfg.keep_epochs else None, self.checkpoint('tune'))
         self.theta1, alpha = self.state(), method.wise if cfg.wise_alpha is None else cfg.wise_alpha
         if alpha is not None: self.classifier.load_state_dict(wise(self.theta0, self.theta1, alpha))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Optional, Union
 
+from .lora import needs_peft
 from .methods import METHODS, get_method
 from .plumbing.devices import pick_device
 from .plumbing.faults import known, suggest
@@ -82,6 +83,9 @@ RULES = dict(  # setting -> what its value must be
     lam=_number(0),
     mu=_number(0),
     lam_feature=_number(0),
+    tau=_maybe(_number(0, above=True)),
+    trainable=_maybe(_one_of('all', 'head', 'visual', 'lora')),
+    rank=_whole(1),
     k=_whole(1),
     expansion=_number(1),
     sae_kind=_one_of(*SAES),
@@ -122,7 +126,9 @@ IGNORED = [  # settings, when a run does not look at them, and why
     (('sae_epochs', 'sae_stop', 'sae_kind'), lambda c: c.sae, 'the SAE comes from a file'),
     (('lam',), lambda c: not METHODS[c.method].regulariser, "the method '{}' has no price"),
     (('mu', 'lam_feature'), lambda c: not METHODS[c.method].feature, "the method '{}' has no such terms"),
-    (('lr', 'epochs', 'warmup', 'weight_decay', 'clip_grad', 'crop'),
+    (('tau',), lambda c: not c.method.startswith('drrho'), "the method '{}' has no temperature"),
+    (('rank',), lambda c: c.trainable != 'lora', "only trainable 'lora' has a rank"),
+    (('lr', 'epochs', 'warmup', 'weight_decay', 'clip_grad', 'crop', 'trainable'),
      lambda c: not METHODS[c.method].stages, "the method '{}' trains nothing")]
 HIGHEST = 1e-4  # learning rate that anybody publishes for a CLIP of open_clip
 
@@ -160,6 +166,9 @@ class Config:
     lam: Optional[float] = None         # strength of the regulariser; 0: none; None: the preset's
     mu: Optional[float] = None          # weight of the residual in SAE-FT; None: the preset's
     lam_feature: Optional[float] = None # weight of the feature term in SAE-FT; None: the preset's
+    tau: Optional[float] = None         # temperature of DRRho; None: 1 nat, for pairs a cosine of 0.01
+    trainable: Optional[str] = None     # 'lora' | 'visual' | 'head' | 'all'; None: as the method says
+    rank: int = 8                       # of the adapters of 'lora'
     k: Optional[int] = None             # features active at once in the SAE; None: the preset's
     expansion: Optional[float] = None   # SAE dictionary size / embedding length; None: the preset's
     sae_kind: str = 'topk'              # row of sae_kinds.SAES
@@ -217,6 +226,7 @@ class Config:
         if self.compile and not shutil.which(os.environ.get('CXX', 'g++')):
             raise ValueError('compile needs a C++ compiler, and there is no g++ here: install one (or name '
                              'it in CXX), or leave compile at False.')
+        if self.trainable == 'lora': needs_peft()
         if self.sae and not os.path.isfile(self.sae):
             raise ValueError(f"sae is '{self.sae}': there is no such file.")
         return self

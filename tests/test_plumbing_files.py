@@ -9,8 +9,9 @@ from hypothesis import given, settings, strategies as st
 from safetensors import safe_open
 
 from sae_ft.plumbing import files
-from sae_ft.plumbing.files import (FolderTaken, Journal, digest, end_without_claim, lock, read_json, read_table,
-                                   read_tensors, sealed, write_json, write_table, write_tensors, write_whole)
+from sae_ft.plumbing.files import (FolderTaken, Journal, digest, end_without_claim, lock, read_json,
+                                   read_table, read_tensors, sealed, write_json, write_table, write_tensors,
+                                   write_whole)
 
 TYPES = torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool
 
