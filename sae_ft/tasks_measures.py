@@ -30,7 +30,7 @@ def accuracy_by_task(
 def forgetting(
     R: list,     # rows 0 to T, each of T accuracies; row 0 is before any task
 ) -> float:      # 0 for one task; negative if old tasks got better
-    "Best accuracy since a task was learned, before the last, less the last one; a mean over all but the last."
+    "Best accuracy since a task was learned and before the last one, less the last; a mean over tasks."
     T = len(R) - 1
     lost = [max(R[t][j] for t in range(j + 1, T)) - R[T][j] for j in range(T - 1)]
     lost = [o for o in lost if not math.isnan(o)]

@@ -78,8 +78,8 @@ def sentences(
     def say(name, row, readout):
         v = pd.DataFrame([numbers(o, readout) for o in found[row]]).mean()
         return (f"{name} ({TASK_METHODS[row].doc}): CKA with the first model {v['CKA']:.2f}, "
-                f"FVU {v['FVU']:.2f}, {100*v['preserved']:.0f} % of features preserved; stored means are off by "
-                f"{v['means off, stale']:.3f}, compensated by {v['means off, moved']:.3f}; forgetting "
+                f"FVU {v['FVU']:.2f}, {100*v['preserved']:.0f} % of features preserved; stored means are "
+                f"off by {v['means off, stale']:.3f}, compensated by {v['means off, moved']:.3f}; forgetting "
                 f"{v['forgetting']:.1f} points at {v['average incremental']:.1f} % average incremental "
                 'accuracy.')
     return [say(k, *o) for k, o in BENCHMARK.items() if o[0] in found]
