@@ -54,7 +54,8 @@ class Conceptor:
                              'that differs from its transpose.')
         v, U = torch.linalg.eigh((C + C.T)/2)
         if v[0] < -1e-5 or v[-1] > 1 + 1e-5:
-            raise ValueError(f'a conceptor has values from 0 to 1: these reach from {v[0]:.3g} to {v[-1]:.3g}.')
+            raise ValueError('a conceptor has values from 0 to 1: '
+                             f'these reach from {v[0]:.3g} to {v[-1]:.3g}.')
         self.values, self.axes = v.clamp(0, 1), U  # (d,) rising, (d, d)
         self.C = _with_values(U, self.values)
 
@@ -116,5 +117,6 @@ class Conceptor:
 def _like(other, conceptor):
     "The matrix of another conceptor. Raises ValueError for one of another size."
     if other.C.shape != conceptor.C.shape:
-        raise ValueError(f'conceptors of {len(conceptor.C)} and of {len(other.C)} dimensions do not go together.')
+        raise ValueError(f'conceptors of {len(conceptor.C)} and of {len(other.C)} dimensions '
+                         'do not go together.')
     return other.C.to(conceptor.C)

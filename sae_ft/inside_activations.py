@@ -90,7 +90,7 @@ class Recorded:
     def sample(self,
         most: Optional[int] = None,  # tokens, drawn at random; None: all
         seed: int = 0,
-    ) -> tuple:                      # x (n, d) float32, picture (n,), position (n,): in the order of the pictures
+    ) -> tuple:                      # x (n, d) float32, picture (n,), position (n,), in their order
         "Tokens as tensors, for what wants them in memory."
         N = len(self)
         drawn = torch.randperm(N, generator=torch.Generator().manual_seed(seed))[:most].sort().values

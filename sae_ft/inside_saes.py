@@ -89,7 +89,8 @@ def measure_tokens(
             u = sae.normalise(o.to(device, torch.float32))
             s = sae.encode(o.to(device, torch.float32))
             err = err + (u - sae.decode(s)).double().pow(2).sum().cpu()
-            square, total, N = square + u.double().pow(2).sum().cpu(), total + u.double().sum(0).cpu(), N + len(u)
+            square = square + u.double().pow(2).sum().cpu()
+            total, N = total + u.double().sum(0).cpu(), N + len(u)
             fired |= (s != 0).any(0).cpu()
             active = (s != 0).sum(1).cpu()
             for p in at.unique().tolist():
@@ -128,7 +129,7 @@ def layer_table(
     prefix: int = 0,         # tokens before those of the patches: `prefix_tokens`
     **how,                   # batch_size, device, precision, progress and workers of `embed`
 ) -> pd.DataFrame:           # a row a point
-    """FVU, L0 (of all tokens, class token, centre and edge), dead share, and accuracy with each SAE spliced in.
+    """FVU, L0 (of all tokens, CLS, centre, edge), dead share, and accuracy with each SAE spliced in.
 
     `accuracy` is that of the model as it is."""
     C = classifier.head.out_features

@@ -101,7 +101,8 @@ def nearness(
     if not width: return torch.eye(len(T)).to(T)
     return ((T @ T.T - 1).clamp(max=0)/width).exp()
 
-def steerability_of_kinds(dp, K): return torch.einsum('...c,ck,...k->...', dp, K.to(dp), dp)  # S^K: (..., V) -> (...)
+def steerability_of_kinds(dp, K):  # (..., V), (V, V) -> (...): S^K
+    return torch.einsum('...c,ck,...k->...', dp, K.to(dp), dp)
 
 # %% ../nbs/11_inside_steering.ipynb #st000025
 @torch.no_grad()
@@ -113,7 +114,7 @@ def strength_curve(
     strengths,               # to try
     T: torch.Tensor,         # (V, d) unit text embeddings
     words: list,             # V of them
-    shown: Optional[list] = None,  # words whose probability is given; None: the three that are likeliest at the end
+    shown: Optional[list] = None,  # words that are given; None: the three likeliest at the end
     scale: float = 100.,     # see `thoughts`
 ) -> pd.DataFrame:           # a row a strength: change, mean of |h' - h|/|h| over tokens, and p of words
     "How probable words become. Raises ValueError for a point that does not exist."
@@ -129,7 +130,8 @@ def strength_curve(
         rows.append((strength, torch.stack(size).mean().item(), p))
     best = rows[-1][2].topk(min(3, len(words))).indices.tolist()
     which = best if shown is None else [words.index(w) for w in shown]
-    return pd.DataFrame([dict(strength=s, change=c, **{words[i]: p[i].item() for i in which}) for s, c, p in rows])
+    rows = [dict(strength=s, change=c, **{words[i]: p[i].item() for i in which}) for s, c, p in rows]
+    return pd.DataFrame(rows)
 
 def set_feature(
     dictionary: nn.Module,  # an SAE or `Neurons`

@@ -50,7 +50,8 @@ def test_hooks_are_there_within_the_context_alone():
             tower(torch.zeros(1, 5))
     assert hooks() == 0 and set(taps.last) == {'0', ''}
 
-def vit(): return VisionTransformer(16, 8, width=8, layers=3, heads=2, mlp_ratio=2, output_dim=6, ls_init_value=.5)
+def vit(): return VisionTransformer(16, 8, width=8, layers=3, heads=2, mlp_ratio=2, output_dim=6,
+                                    ls_init_value=.5)
 def timm_vit(): return TimmModel('test_vit', 6, image_size=16)
 def resnet(): return ModifiedResNet([1, 2, 1, 1], output_dim=6, heads=2, image_size=32, width=4)
 TOWERS = {'vit': (vit, 16, 3, 4), 'timm': (timm_vit, 16, None, 4), 'resnet': (resnet, 32, 5, 2)}
@@ -70,7 +71,8 @@ def test_every_block_has_its_points_and_they_lie_where_they_say(made):
     found = list(points(tower))
     assert len(found) == blocks*each and found[0] == 'resid_pre.0'
     with torch.no_grad(), Taps(tower, found) as taps: tower(x)
-    for i in range(1, blocks): assert torch.equal(taps.last[f'resid_pre.{i}'], taps.last[f'resid_post.{i - 1}'])
+    for i in range(1, blocks):
+        assert torch.equal(taps.last[f'resid_pre.{i}'], taps.last[f'resid_post.{i - 1}'])
     if each == 2: return
     for i in range(blocks):  # without what the MLP adds, the block ends before it
         with torch.no_grad(), Hooks(tower, {f'mlp_out.{i}': torch.zeros_like}), \

@@ -11,7 +11,9 @@ many = settings(max_examples=40, deadline=None)
 seeds, sizes = st.integers(0, 10**6), st.integers(1, 8)
 apertures = st.floats(.1, 10)
 
-def axes(d, seed): return torch.linalg.qr(torch.randn(d, d, generator=torch.Generator().manual_seed(seed)).double()).Q
+def axes(d, seed):
+    g = torch.Generator().manual_seed(seed)
+    return torch.linalg.qr(torch.randn(d, d, generator=g).double()).Q
 
 def soft(d, seed):
     "Of full rank, with values away from 0 and 1."

@@ -40,7 +40,8 @@ def test_from_pictures_to_steerability_on_vit_b32(clip, tmp_path):
             assert (classifier(x) - before).abs().max() <= 1e-5
 
     point = 'resid_post.7'
-    sae = train_sae(found[point].sample()[0], 1, 8, epochs=2, normalize=False, progress=False)[0].requires_grad_(False)
+    sae, _ = train_sae(found[point].sample()[0], 1, 8, epochs=2, normalize=False, progress=False)
+    sae = sae.requires_grad_(False)
     labelled = torch.utils.data.TensorDataset(x, torch.zeros(2, dtype=torch.long))
     table = layer_table(classifier, {point: sae}, found, labelled, prefix_tokens(visual), **quiet)
     assert table.l0_cls[point] == table.l0_edge[point] == 8 and table.fvu[point] < 1

@@ -24,7 +24,8 @@ def test_what_is_stored_is_what_passed(tmp_path):
 @pytest.mark.parametrize('tokens, each', [('cls', 1), ('patches', 4), ('all', 5)])
 def test_a_sample_of_tokens_is_the_same_part_of_all_of_them(tokens, each, tmp_path):
     tower, pictures, name = vit(), Noise(6, 16), 'resid_post.1'
-    whole = record(tower, pictures, [name], tmp_path/'all', batch_size=4, **QUIET)[name].sample()[0].view(6, 5, -1)
+    whole = record(tower, pictures, [name], tmp_path/'all', batch_size=4, **QUIET)[name]
+    whole = whole.sample()[0].view(6, 5, -1)
     for m in (None, 2):
         part = record(tower, pictures, [name], tmp_path/str(m), tokens, m, batch_size=4, **QUIET)[name]
         x, picture, position = part.sample()
@@ -71,7 +72,8 @@ def test_maps_are_tokens_row_by_row_and_go_back():
     assert seen == [(2, 256, 16)]
 
 @pytest.mark.parametrize('bad, said', [
-    (dict(tokens='cls', L=4), 'no tokens of the kind'), (dict(tokens='head', L=4), "unknown kind of tokens 'head'"),
+    (dict(tokens='cls', L=4), 'no tokens of the kind'),
+    (dict(tokens='head', L=4), "unknown kind of tokens 'head'"),
     (dict(per_picture=0, L=4), 'per_picture is 0')])
 def test_what_cannot_be_drawn_is_said(bad, said):
     with pytest.raises(ValueError, match=said) as error: positions(torch.nn.Identity(), start=0, N=1, **bad)

@@ -11,7 +11,8 @@ def test_properties_that_are_axes_are_found_by_every_query():
     "Axis 0 is in every picture, axis 1 is property A, axis 2 property B, the rest is noise."
     g = torch.Generator().manual_seed(0)
     A, B = torch.rand(400, generator=g) < .5, torch.rand(400, generator=g) < .5
-    u = torch.cat([torch.ones(400, 1), A[:, None].float(), B[:, None].float(), .05*torch.randn(400, 5, generator=g)], 1)
+    u = torch.cat([torch.ones(400, 1), A[:, None].float(), B[:, None].float(),
+                   .05*torch.randn(400, 5, generator=g)], 1)
     u = torch.nn.functional.normalize(u, dim=-1)
     wanted = {'A': A, 'B': B, 'A and B': A & B, 'A, not B': A & ~B, 'A or B': A | B}
     examples = u[A], u[B]

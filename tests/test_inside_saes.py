@@ -6,7 +6,8 @@ from open_clip.transformer import VisionTransformer
 from sae_ft.activations import Hooks, Taps, points
 from sae_ft.clip import Classifier
 from sae_ft.inside_activations import record
-from sae_ft.inside_saes import (centre_and_edge, layer_table, measure_tokens, on_grid, rebuilt, recoded, relu_l1,
+from sae_ft.inside_saes import (centre_and_edge, layer_table, measure_tokens, on_grid, rebuilt, recoded,
+                                relu_l1,
                                 spliced, with_codes)
 from sae_ft.sae_kinds import SAES
 from sae_ft.sae_train import fit_sae, train_sae
@@ -18,7 +19,8 @@ POINT = 'resid_post.1'
 def classifier():
     torch.manual_seed(0)
     tower = VisionTransformer(16, 4, width=8, layers=2, heads=2, mlp_ratio=2, output_dim=6)
-    return Classifier(tower, torch.nn.functional.normalize(torch.randn(3, 6), dim=-1), 10.).eval().requires_grad_(False)
+    W = torch.nn.functional.normalize(torch.randn(3, 6), dim=-1)
+    return Classifier(tower, W, 10.).eval().requires_grad_(False)
 
 @pytest.fixture(scope='module')
 def recorded(classifier, tmp_path_factory):
@@ -47,7 +49,8 @@ def test_codes_put_back_change_no_answer_and_a_changed_code_moves_along_its_colu
         before = classifier(x)
         with Hooks(classifier.visual, {POINT: with_codes(sae, lambda s: s)}):
             assert (classifier(x) - before).abs().max() <= 1e-5
-        with Hooks(classifier.visual, {POINT: spliced(sae)}): assert (classifier(x) - before).abs().max() > 1e-3
+        with Hooks(classifier.visual, {POINT: spliced(sae)}):
+            assert (classifier(x) - before).abs().max() > 1e-3
     t = torch.randn(2, 5, 8)
     length = t.norm(dim=-1, keepdim=True) if normalize else torch.ones(2, 5, 1)
     up = recoded(sae, t, lambda s: s + 2*torch.eye(16)[3]) - t
@@ -70,7 +73,8 @@ def test_a_fixed_price_stays_and_a_higher_one_switches_features_off(recorded):
     assert l0[3.] < l0[.003]/2
 
 def test_the_table_of_layers(classifier, recorded):
-    saes = {k: train_sae(recorded[k].sample()[0], 4, 4, epochs=2, progress=False)[0] for k in (POINT, 'mlp_act.0')}
+    saes = {k: train_sae(recorded[k].sample()[0], 4, 4, epochs=2, progress=False)[0]
+            for k in (POINT, 'mlp_act.0')}
     found = layer_table(classifier, saes, recorded, Noise(20, 16), prefix=1, **QUIET)
     assert list(found.index) == [POINT, 'mlp_act.0'] and (found.accuracy == found.accuracy.iloc[0]).all()
     at = measure_tokens(saes[POINT], recorded[POINT])['l0_at']

@@ -10,8 +10,8 @@ from torch import nn
 from sae_ft.activations import Hooks, points
 from sae_ft.clip import Classifier
 from sae_ft.inside_saes import with_codes
-from sae_ft.inside_steering import (Neurons, coverage, directional, mean_changes, nearness, set_feature, steerability,
-                                    steerability_of_kinds, steered, strength_curve, thoughts)
+from sae_ft.inside_steering import (Neurons, coverage, directional, mean_changes, nearness, set_feature,
+                                    steerability, steerability_of_kinds, steered, strength_curve, thoughts)
 from sae_ft.interventions import set_to
 from sae_ft.sae_kinds import SAES
 
@@ -43,7 +43,9 @@ def test_steerability_of_a_toy_is_the_value_worked_out_by_hand():
 @pytest.mark.parametrize('normalize', [True, False])
 def test_the_quick_way_is_that_of_codes(normalize, classifier):
     torch.manual_seed(1)
-    sae, x, T = SAES['topk'](8, 2, 3, normalize).eval(), torch.randn(5, 3, 16, 16), F.normalize(torch.randn(7, 6), dim=-1)
+    sae, x, T = SAES['topk'](8, 2, 3, normalize).eval(), torch.randn(5, 3, 16,
+                                                                     16), F.normalize(torch.randn(7, 6),
+                                                                                      dim=-1)
     dp = mean_changes(*steered(classifier, x, POINT, sae, [2, 11], 3., batch_size=2), T, 5.)
     with torch.no_grad():
         before = thoughts(classifier.encode(x), T, 5.)
@@ -59,7 +61,8 @@ def test_a_neuron_is_set_in_every_token(classifier):
     def look(h): seen.append((h, set_it(h)))
     with torch.no_grad(), Hooks(classifier.visual, {name: look}): classifier.encode(torch.randn(2, 3, 16, 16))
     (h, new), = seen
-    assert (new[..., 5] == 4).all() and torch.equal(new[..., :5], h[..., :5]) and torch.equal(new[..., 6:], h[..., 6:])
+    assert (new[..., 5] == 4).all() and torch.equal(new[..., :5], h[..., :5]) and torch.equal(new[..., 6:],
+                                                                                              h[..., 6:])
 
 def test_activations_replaced_by_themselves_change_no_logit(classifier):
     x = torch.randn(2, 3, 16, 16)
@@ -81,7 +84,8 @@ def test_near_concepts_together():
     assert steerability_of_kinds(dp, K).tolist() == pytest.approx(want, rel=1e-3)
     twice = torch.cat([T, T])                       # every word twice: mass on both copies counts as on one
     halves = torch.cat([dp, dp], 1)/2
-    assert torch.allclose(steerability_of_kinds(halves, nearness(twice, .3)), steerability_of_kinds(dp, K), atol=1e-4)
+    assert torch.allclose(steerability_of_kinds(halves, nearness(twice, .3)), steerability_of_kinds(dp, K),
+                          atol=1e-4)
     assert torch.allclose(steerability(halves), steerability(dp)/2, atol=1e-5)
     with pytest.raises(ValueError, match='width is -1'): nearness(T, -1.)
 
@@ -92,14 +96,16 @@ def test_coverage_counts_different_labels():
 
 def test_curves(classifier):
     T, x = F.normalize(torch.randn(4, 6), dim=-1), torch.randn(3, 3, 16, 16)
-    found = strength_curve(classifier, x, POINT, lambda b: lambda h: h + b*h, (0., 1., 3.), T, [*'abcd'], ['b', 'd'])
+    found = strength_curve(classifier, x, POINT, lambda b: lambda h: h + b*h, (0., 1., 3.), T, [*'abcd'],
+                           ['b', 'd'])
     assert list(found.columns) == ['strength', 'change', 'b', 'd']
     assert found.change.tolist() == pytest.approx([0, 1, 3], abs=1e-5)
     assert found.b[0] == pytest.approx(thoughts(classifier.encode(x), T)[:, 1].mean().item(), abs=1e-5)
 
 def test_what_does_not_exist_is_one_line(classifier):
     x = torch.randn(1, 3, 16, 16)
-    for how, said in (((POINT, Neurons(8), [8]), 'no feature 8'), (('resid_post.2', Neurons(8), [0]), 'did you mean')):
+    for how, said in (((POINT, Neurons(8), [8]), 'no feature 8'),
+                      (('resid_post.2', Neurons(8), [0]), 'did you mean')):
         with pytest.raises(ValueError, match=said) as error: steered(classifier, x, *how, 1.)
         assert '\n' not in str(error.value)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in classifier.visual.modules())

@@ -17,4 +17,5 @@ class Noise(Dataset):
 
 def vit(width=8, layers=2, size=16, patch=8):
     torch.manual_seed(0)
-    return VisionTransformer(size, patch, width=width, layers=layers, heads=2, mlp_ratio=2, output_dim=6).eval()
+    return VisionTransformer(size, patch, width=width, layers=layers, heads=2, mlp_ratio=2,
+                             output_dim=6).eval()
