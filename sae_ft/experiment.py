@@ -252,12 +252,10 @@ class Experiment:
     def predictions(self):
         "Label, drawing and answers, a row a picture and split."
         def rows(split, y):
-            data = self.suite.splits[split].data
-            drawing = drawings(data).astype('int32')
-            columns, there = {k: o[split] for k, o in self.answers.items()}, y >= 0  # that could be read
-            columns = dict(label=y, drawing=drawing, **columns)
+            data, answers = self.suite.splits[split].data, {k: o[split] for k, o in self.answers.items()}
+            columns = dict(label=y, drawing=drawings(data).astype('int32'), **answers)
             if 'region' in data.column_names: columns['region'] = np.array(data['region'][:])
-            return dict(split=split) | {k: o[there] for k, o in columns.items()}
+            return dict(split=split) | {k: o[y >= 0] for k, o in columns.items()}  # that could be read
         table = pd.concat([pd.DataFrame(rows(k, y)) for k, (_, y) in self.z0.items()])
         whole = 'int16' if len(self.suite.classnames) < 2**15 else 'int32'
         return table.astype(dict.fromkeys(('label', *self.answers), whole))
