@@ -104,7 +104,7 @@ class Remade:
     published: str = '-'    # values, and who prints them; '-': none at hand
     grid: str = 'imagenet'  # row of GRIDS
     stages: tuple = ('main',)         # of `scale_stages` whose runs it needs
-    default: Optional[tuple] = None   # stages of the default's records; None: of the same names; (): none
+    default: Optional[tuple] = None   # stages of the default's records; None: as `stages`; (): none
     figure: bool = False              # or else a table
 
     @property
