@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from .clip import Classifier
-from .drift_compensation import align_head, class_covariances, covariance_loss, draws, nearest_mean
-from .drift_compensation import whitening
+from .drift_compensation import align_head, class_covariances, covariance_loss, gaussian_draws
+from .drift_compensation import nearest_mean, whitening
 from .methods import CrossEntropy
 from .plumbing.faults import known
 from .tasks import Statistics
@@ -68,7 +68,7 @@ def aligned(
     "Train the head on draws from all classes seen so far (MACIL's classifier alignment)."
     rows = stats.seen
     how = dict(ridge=RIDGE, seed=seed*1000 + task.number)
-    z, y = draws(stats.moved[rows], stats.S[rows], stats.learnt[rows], task.number, **how)
+    z, y = gaussian_draws(stats.moved[rows], stats.S[rows], stats.learnt[rows], task.number, **how)
     device = classifier.head.weight.device
     align_head(classifier.head, rows, z.to(device), y.to(device), seed=seed)
 

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from sae_ft.drift_compensation import (align_head, class_covariances, class_means, covariance_loss, draws,
-                                       mean_shift, nearest_mean, whitening)
+from sae_ft.drift_compensation import align_head, class_covariances, class_means, covariance_loss
+from sae_ft.drift_compensation import gaussian_draws, mean_shift, nearest_mean, whitening
 
 OLD = torch.tensor([[1., 0.], [-1., 0.]])                    # pictures of the class being learned
 MEANS = torch.tensor([[1., 1.], [-1., -1.], [0., 0.]])       # stored, and its own
@@ -63,16 +63,16 @@ def test_its_gradient_is_finite_where_two_pictures_are_equal():
 def test_draws_have_the_stored_moments():
     torch.manual_seed(0)
     mu, half = torch.tensor([[3., 1.], [0., -2.]]), torch.randn(2, 2, 2)
-    z, y = draws(mu, half @ half.mT, torch.tensor([1, 1]), 1, n=20_000, ridge=0.)
+    z, y = gaussian_draws(mu, half @ half.mT, torch.tensor([1, 1]), 1, n=20_000, ridge=0.)
     assert torch.allclose(class_means(z, y, [0, 1]), mu, atol=.05)
     assert torch.allclose(class_covariances(z, y, [0, 1]), half @ half.mT, atol=.15)
-    assert torch.equal(z, draws(mu, half @ half.mT, torch.tensor([1, 1]), 1, n=20_000, ridge=0.)[0])
+    assert torch.equal(z, gaussian_draws(mu, half @ half.mT, torch.tensor([1, 1]), 1, n=20_000, ridge=0.)[0])
 
 def test_alignment_changes_the_rows_it_is_told_to():
     torch.manual_seed(0)
     head, mu = nn.Linear(3, 4), torch.eye(3)
     before = head.weight.detach().clone()
-    z, y = draws(mu[:2], .001*torch.eye(3).expand(2, 3, 3), torch.tensor([0, 0]), 0, n=64)
+    z, y = gaussian_draws(mu[:2], .001*torch.eye(3).expand(2, 3, 3), torch.tensor([0, 0]), 0, n=64)
     align_head(head, [2, 0], z, y, epochs=30)
     assert torch.equal(head.weight[[1, 3]], before[[1, 3]]) and not torch.equal(head.weight, before)
     answers = head(F.normalize(mu[:2], dim=-1))[:, [2, 0]].argmax(1)

@@ -6,8 +6,8 @@ import pytest
 from sae_ft.plumbing.files import write_json
 from sae_ft.tasks_methods import TASK_METHODS
 from sae_ft.tasks_run import Sequenced
-from sae_ft.tasks_table import (STRENGTHS, candidates, chosen, copy_records, folder_of, incremental, interval,
-                                numbers, read_benchmark, sentences, table_of)
+from sae_ft.tasks_table import STRENGTHS, best_strength, candidates, copy_records, folder_of, incremental
+from sae_ft.tasks_table import numbers, read_benchmark, seed_interval, sentences, table_of
 from sae_ft import tasks_table
 
 def answers(v):
@@ -37,7 +37,8 @@ def test_numbers_by_hand(tmp_path):
     assert {k: found[k] for k in want} == pytest.approx(want) and math.isnan(found['near'])
 
 def test_intervals_are_students():
-    assert interval([1., 2., 3.]) == '2 ± 2.5' and interval([4.]) == '4' and interval([.5, .5]) == '0.5 ± 0'
+    assert seed_interval([1., 2., 3.]) == '2 ± 2.5' and seed_interval([4.]) == '4'
+    assert seed_interval([.5, .5]) == '0.5 ± 0'
 
 def test_a_table_has_a_row_a_readout_the_best_first(tmp_path):
     found = dict(sequential=[made_up(tmp_path/f's{i}', .5 + i/10) for i in range(2)],
@@ -54,12 +55,12 @@ def test_the_best_on_validation_is_chosen_once_and_written_down(tmp_path, monkey
         return made_up(folder_of(tmp_path, row, seed, settings), .8 if settings['lam'] == 3. else .5)
     monkeypatch.setattr(tasks_table, 'sequence_of', sequence_of)
     for _ in range(2):
-        best = chosen(tmp_path, 'l2-first', dict(sigma=.2), STRENGTHS, limit=9)
+        best = best_strength(tmp_path, 'l2-first', dict(sigma=.2), STRENGTHS, limit=9)
         assert best == dict(sigma=.2, lam=3.)
     assert len(asked) == 4 and {seed for _, seed, _ in asked} == {0}
     written = json.loads((tmp_path/'chosen-l2-first.json').read_text())
     assert 'validation' in written['by'] and len(written['scores']) == 4
-    assert chosen(tmp_path, 'joint', dict(sigma=.2), STRENGTHS) == dict(sigma=.2)
+    assert best_strength(tmp_path, 'joint', dict(sigma=.2), STRENGTHS) == dict(sigma=.2)
     write_json(tmp_path/'chosen-sequential.json', dict(settings=dict(sigma=.2)))
     copy_records(tmp_path, tmp_path/'records')
     for root in (tmp_path, tmp_path/'records'):
