@@ -104,7 +104,7 @@ class Remade:
     published: str = '-'    # values, and who prints them; '-': none at hand
     grid: str = 'imagenet'  # row of GRIDS
     stages: tuple = ('main',)         # of `scale_stages` whose runs it needs
-    default: Optional[tuple] = None   # stages of the default's records; None: of the same names; (): none
+    default: Optional[tuple] = None   # stages of the default's records; None: as `stages`; (): none
     figure: bool = False              # or else a table
 
     @property
@@ -122,8 +122,8 @@ REMADE = {
     'shifts': Remade(
         'accuracy in distribution and on the shifts', '6', '07_shifts', _shifts,
         f'a table of its own, below; SAE-FT: IN-V2 73.9, IN-R 78.5 ({_SITE})'),
-    'averages': Remade('weights between zero-shot and tuned', '6', '07_shifts_figures', _averages,
-                       figure=True),
+    'averages': Remade(
+        'weights between zero-shot and tuned', '6', '07_shifts_figures', _averages, figure=True),
     'transfer': Remade(
         'sets of other classes, without further tuning', '6.3', '07_shifts', _transfer,
         f'SAE-FT: CIFAR-100 71.2, DTD 79.2, STL-10 98.7 ({_SITE})'),
