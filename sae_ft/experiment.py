@@ -11,30 +11,27 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from functools import cached_property
 
-import numpy as np
-import pandas as pd
 import torch
 
 from .clip import class_embeddings, load_clip, zero_shot
 from .crops import View
 from .drift_measures import measure_drift
-from .evaluation import answer_splits, embed_splits, epoch_drift, judge, validation_accuracy
-from .evaluation import with_state
+from .evaluation import answer_splits, answers_table, embed_splits, epoch_drift, judge
+from .evaluation import validation_accuracy, with_state
 from .frozen import load_sae, shared_embeddings, shared_sae
 from .lora import merge_lora, plain_state
 from .methods import Context, get_method, wise
 from .plumbing.cache import Cache
 from .plumbing.devices import pick_device
 from .plumbing.faults import differences, explained
-from .plumbing.files import Journal, digest, lock, read_json, sealed, write_json, write_table
-from .plumbing.files import write_tensors
+from .plumbing.files import Journal, digest, lock, read_json, sealed, write_json, write_tensors
 from .plumbing.provenance import command, hardware, revision, versions
 from .plumbing.resume import Checkpoint
+from .plumbing.tables import write_table
 from .plumbing.threads import same_threads
 from .runs import Run, check_folder, clear_up, is_finished, load_run, suite_of, threads_of
 from .sae_train import train_sae
 from .settings import Config, advice, alphas
-from .suites import drawings
 from .trainer import finetune, runs_frozen
 
 # %% ../nbs/05_experiment.ipynb #a868c20b
@@ -249,22 +246,12 @@ class Experiment:
             for line in epoch_drift(files, self.classifier, self.sae, split.data, self.z0[name][0], self.cfg):
                 self.log(event='epoch_drift', split=name, **line)
 
-    def predictions(self):
-        "Label, drawing and answers, a row a picture and split."
-        def rows(split, y):
-            data, answers = self.suite.splits[split].data, {k: o[split] for k, o in self.answers.items()}
-            columns = dict(label=y, drawing=drawings(data).astype('int32'), **answers)
-            if 'region' in data.column_names: columns['region'] = np.array(data['region'][:])
-            return dict(split=split) | {k: o[y >= 0] for k, o in columns.items()}  # that could be read
-        table = pd.concat([pd.DataFrame(rows(k, y)) for k, (_, y) in self.z0.items()])
-        whole = 'int16' if len(self.suite.classnames) < 2**15 else 'int32'
-        return table.astype(dict.fromkeys(('label', *self.answers), whole))
-
     def save(self):
         "Write model, SAE and answers, then the line that ends the record; returns the folder read back."
         write_tensors(self.home/'model.safetensors', self.classifier.state_dict())
         self.sae.save(self.folder/'sae.safetensors')
-        write_table(self.folder/'predictions.parquet', self.predictions())
+        answers = answers_table(self.suite, self.z0, self.answers)
+        write_table(self.folder/'predictions.parquet', answers)
         self.log(event='end', before=self.before, after=self.after, took=self.took,
                  seconds=round(time.monotonic() - self.t0, 1))
         clear_up(self.folder)

@@ -19,9 +19,10 @@ from .clip import Classifier, load_clip
 from .evaluation import table
 from .plumbing.cache import Cache
 from .plumbing.faults import differences
-from .plumbing.files import Journal, check_fit, check_plain, lock, read_json, read_table, read_tensors
+from .plumbing.files import Journal, check_fit, check_plain, lock, read_json, read_tensors
 from .plumbing.files import shapes
 from .plumbing.provenance import revision, versions
+from .plumbing.tables import read_table
 from .plumbing.threads import best_threads
 from .sae import SAE
 from .settings import RULES, Config, listed

@@ -2,7 +2,6 @@
 import json, os, random, signal, subprocess, sys, threading, time
 from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
@@ -10,8 +9,7 @@ from safetensors import safe_open
 
 from sae_ft.plumbing import files
 from sae_ft.plumbing.files import (FolderTaken, Journal, digest, end_without_claim, lock, read_json,
-                                   read_table, read_tensors, sealed, write_json, write_table, write_tensors,
-                                   write_whole)
+                                   read_tensors, sealed, write_json, write_tensors, write_whole)
 
 TYPES = torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8, torch.bool
 
@@ -97,29 +95,6 @@ def test_what_helps_depends_on_what_the_system_said(tmp_path):
     assert says(raises(28), tmp_path/'x').endswith(': free some space and run again.')
     assert says(raises(13), tmp_path/'x').endswith(': choose a folder in which you may write.')
     assert says(raises(28), tmp_path/'none'/'x').endswith('moved or deleted; run again where it is now.')
-
-FRAME = pd.DataFrame(dict(split=['line', 'line', 'é'], label=[0, 1, 2], p=[.5, float('nan'), 1.]))
-
-def test_a_table_comes_back_and_theirs_too(tmp_path):
-    frame = FRAME.astype(dict(label='int16'))
-    write_table(tmp_path/'x.parquet', frame)
-    first = (tmp_path/'x.parquet').read_bytes()
-    write_table(tmp_path/'x.parquet', frame)
-    assert (tmp_path/'x.parquet').read_bytes() == first
-    frame.to_parquet(tmp_path/'theirs.parquet', index=False)
-    for o in ('x', 'theirs'): pd.testing.assert_frame_equal(read_table(tmp_path/f'{o}.parquet'), frame)
-    with pytest.raises(FileNotFoundError): read_table(tmp_path/'none.parquet')
-
-def test_damage_of_a_table_is_said_or_changes_nothing(tmp_path):
-    write_table(path := tmp_path/'x.parquet', FRAME)
-    raw, said = path.read_bytes(), 0
-    for at in random.Random(0).sample(range(len(raw)), 200):
-        path.write_bytes(raw[:at] + bytes([raw[at] ^ 4]) + raw[at + 1:])
-        try: pd.testing.assert_frame_equal(read_table(path), FRAME)
-        except ValueError as e:
-            assert '\n' not in str(e)
-            said += 1
-    assert said > 100
 
 # --- a folder on a disk that machines share
 

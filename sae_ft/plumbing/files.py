@@ -4,17 +4,14 @@
 
 # %% auto #0
 __all__ = ['CLAIM', 'PATIENCE', 'write_whole', 'digest', 'write_tensors', 'read_tensors', 'shapes', 'check_fit', 'parse',
-           'sealed', 'unsealed', 'read_json', 'write_json', 'Journal', 'write_table', 'read_table', 'FolderTaken',
-           'end_without_claim', 'Lock', 'lock', 'check_plain']
+           'sealed', 'unsealed', 'read_json', 'write_json', 'Journal', 'FolderTaken', 'end_without_claim', 'Lock',
+           'lock', 'check_plain']
 
 # %% ../../nbs/plumbing/03_files.ipynb #8a9bd4e3
 import errno, hashlib, json, os, shutil, signal, zlib
 from pathlib import Path
 from typing import Callable, Optional
 
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, SoftFileLease, Timeout
 from safetensors import SafetensorError, safe_open
@@ -244,40 +241,6 @@ class Journal:
         "What to say about a line, counted from 1."
         return ValueError(f"line {i} of '{self.path}' is damaged: take the file from a copy, or delete it, "
                           'and the same settings make it again.')
-
-# %% ../../nbs/plumbing/03_files.ipynb #ftab0002
-def _digest_of(table):
-    "A checksum of names, types and values."
-    h = hashlib.sha256()
-    for name, column in zip(table.column_names, table.columns):
-        values = column.to_numpy()
-        plain = '\0'.join(map(str, values)).encode() if values.dtype == object else values.tobytes()
-        h.update(json.dumps([name, str(column.type)]).encode() + plain)
-    return h.hexdigest()
-
-def write_table(
-    path: Path,           # .parquet
-    frame: pd.DataFrame,  # of numbers and texts; its index is left out
-):
-    "Write a table with checksums, all or nothing. Raises OSError."
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata(dict(sha256=_digest_of(table)))
-    write_whole(Path(path), lambda p: pq.write_table(table, p, compression='zstd', write_page_checksum=True),
-                table.nbytes)
-
-def read_table(
-    path,  # .parquet
-) -> pd.DataFrame:
-    "Read what `write_table` or anybody else wrote. Raises FileNotFoundError, or ValueError for damage."
-    if not os.path.isfile(path): raise FileNotFoundError(f"there is no file '{path}'.")
-    try:
-        table = pq.read_table(path, page_checksum_verification=True)
-        want = (table.schema.metadata or {}).get(b'sha256')
-        right = want is None or want.decode() == _digest_of(table)
-        frame = table.to_pandas(ignore_metadata=True)
-    except Exception: raise ValueError(f"'{path}' cannot be read as parquet, or is damaged.") from None
-    if not right: raise ValueError(f"'{path}' is damaged: its checksum is not that of its contents.")
-    return frame
 
 # %% ../../nbs/plumbing/03_files.ipynb #6ed2c56f
 CLAIM = 60.     # seconds after which the claim of another machine lapses that is not renewed
