@@ -40,6 +40,8 @@ LOWER = {  # part of a run -> what to lower when memory runs out, unless it know
 
 class Experiment:
     "A run in six steps: load (here), zero_shot, fit_sae, tune, measure, save. One that was begun goes on."
+    described_by = 'config.json'
+
     def __init__(self,
         cfg: Config,            # checked again
         progress: bool = True,  # show bars
@@ -124,7 +126,7 @@ class Experiment:
     @property
     def home(self):
         "The run folder. Raises OSError if it is not there any more."
-        if (self.folder/'config.json').is_file(): return self.folder
+        if (self.folder/self.described_by).is_file(): return self.folder
         raise OSError(f"'{self.folder}' was moved or deleted while the run was at work: run again with its "
                       'new place as out_dir.')
 

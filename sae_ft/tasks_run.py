@@ -109,12 +109,14 @@ def switched_names(
 # %% ../nbs/12_tasks_run.ipynb #trn00009
 class Sequence(Experiment):
     "A sequence of tasks: begun, or gone on with from the last task that was done."
+    described_by = 'sequence.json'
+
     def __init__(self,
         cfg: TaskConfig,        # checked again
         progress: bool = True,  # show bars
     ):
-        self.cfg, self.progress, self.t0, self.took = cfg.check(), progress, time.time(), {}
-        self.row, self.file = get_task_method(cfg.sequence), cfg.folder()/'sequence.json'
+        self.cfg, self.progress, self.t0, self.took = cfg.check(), progress, time.monotonic(), {}
+        self.row, self.file = get_task_method(cfg.sequence), cfg.folder()/self.described_by
         was = read_json(self.file)['hardware'].get('threads') if self.file.exists() else None
         self.load(replace(cfg, threads=was) if was and cfg.threads == 'auto' else cfg, progress)
         if self.sae: self.sae.to(self.device).requires_grad_(False)
@@ -123,7 +125,7 @@ class Sequence(Experiment):
 
     def start(self):
         "Take the folder. Raises ValueError if something else is in it."
-        others = self.folder.exists() and [o for o in self.folder.iterdir() if o.name != '.lock']
+        others = self.folder.exists() and [o for o in self.folder.iterdir() if o.name not in ('.lock', '.claim')]
         if others and not self.file.exists():
             raise ValueError(f"'{self.folder}' exists and is not the folder of a sequence: "
                              'choose another out_dir.')
@@ -253,8 +255,8 @@ class Sequence(Experiment):
         for t in range(len(self.lines) - 1, len(self.rounds)): self.task(t)
         write_tensors(self.folder/'model.safetensors', self.classifier.state_dict())
         write_tensors(self.folder/'statistics.safetensors', self.stats.state_dict())
-        self.log(event='sequence_end', groups=self.groups, seconds=round(time.time() - self.t0, 1))
-        (self.folder/'state.safetensors').unlink()
+        self.log(event='sequence_end', groups=self.groups, seconds=round(time.monotonic() - self.t0, 1))
+        for o in (self.kept.path, self.kept.before): o.unlink(missing_ok=True)
         clear_up(self.folder)
         return Sequenced(self.folder)
 
