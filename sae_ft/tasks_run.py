@@ -125,7 +125,8 @@ class Sequence(Experiment):
 
     def start(self):
         "Take the folder. Raises ValueError if something else is in it."
-        others = self.folder.exists() and [o for o in self.folder.iterdir() if o.name not in ('.lock', '.claim')]
+        own, here = ('.lock', '.claim'), self.folder.iterdir() if self.folder.exists() else ()
+        others = [o for o in here if o.name not in own]
         if others and not self.file.exists():
             raise ValueError(f"'{self.folder}' exists and is not the folder of a sequence: "
                              'choose another out_dir.')
