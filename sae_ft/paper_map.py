@@ -13,7 +13,7 @@ from typing import Callable, Optional
 
 import pandas as pd
 
-from .drift import drift_frame, epoch_frame, figure2, main_strength, table1, table2, with_drift
+from .drift import drift_frame, epoch_frame, figure2, fvu_table, main_strength, table1, with_drift
 from .paper import extras
 from .plumbing.faults import known
 from .runs import read_runs
@@ -81,7 +81,7 @@ def _alike(runs):
 
 def _drift(runs): return main_strength(drift_frame(with_drift(_alike(runs))))
 def _cka(runs, split): return table1(_drift(runs), split)
-def _fvu(runs, split): return table2(_drift(runs), split)
+def _fvu(runs, split): return fvu_table(_drift(runs), split)
 def _epochs(runs, split): return figure2(main_strength(epoch_frame(with_drift(runs))), split)[0].figure
 def _shifts(runs, split): return main_table(tidy(runs))
 def _transfer(runs, split): return main_table(tidy(runs), ('transfer',))
@@ -116,7 +116,7 @@ REMADE = {
         'CKA with zero-shot: fine-tuning and two ways back', '4, Table 1', '06_drift', _cka,
         'FT 0.40, Rep. Avg. 0.67, WiSE-FT 0.83 (paper)'),
     'fvu': Remade(
-        'FVU before and after', '4, Table 2', '06_drift', _fvu,
+        'FVU before and after', '4', '06_drift', _fvu,
         'zero-shot 0.22, FT above 1 (paper); SAE-FT 0.25 (a secondary source)', stages=('main', 'sae')),
     'epochs': Remade('drift over epochs', '4, Figure 2', '06_drift', _epochs, figure=True),
     'shifts': Remade(

@@ -1,5 +1,5 @@
 "Fixtures that several files share, each made once; what runs share lies in a folder of the session."
-import os, tempfile
+import os, signal, tempfile
 
 import pytest
 
@@ -12,6 +12,8 @@ from tiny_runs import done, pictures
 __all__ = ['done', 'pictures', 'report_page', 'still_study', 'study', 'tiny', 'tiny_run']
 
 def pytest_configure(config):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.shared = tempfile.TemporaryDirectory(prefix='sae_ft-')
     os.environ['SAE_FT_CACHE'] = config.shared.name  # not the user's, for this process and those it starts
 

@@ -5,7 +5,7 @@ import layout
 import pytest
 
 CITED = re.compile(r'arXiv [\d.]+|\b[Ss]ections? [\d.]+(,? and [\d.]+)?'
-                   r'|et al\.?,? \(?(19|20)\d\d|[A-Z]\w+,? (19|20)\d\d')
+                   r'|et al\.?,? \(?(19|20)\d\d|[A-Z]\w+,? \(?(19|20)\d\d')
 TAKEN_OUT = [r'```.*?```', r'`[^`]*`', r'\$\$.*?\$\$', r'\$[^$]*\$', r'\]\([^)]*\)', r'<[^>]*>', r'https?://\S+']
 IN_PROSE = re.compile(r'(?<![\w.\-/#^_])[-+−]?\d[\d,]*(?:\.\d+)?(?:\s?%)?(?![\w/^]|\.\d)')
 ANYWHERE = re.compile(r'\d[\d,_]*(?:\.\d+)?(?:e-?\d+)?|\.\d+')
@@ -14,13 +14,24 @@ PUBLISHED, BY_HAND = 'published, with its source beside it', 'worked out by hand
 EXCEPTIONS = {  # notebook -> number -> why no code makes it
     '00_clip': {'0.9': PUBLISHED, '0.5': BY_HAND},
     '01_embeddings': {'1.28': PUBLISHED},
+    '01_sources_layouts': {'1,281,167': PUBLISHED},
+    '01_sources_maps': dict.fromkeys(['113', '224', '313'], PUBLISHED),
+    '02_sae_rows': {'65,536': 'the default, 2**16', '1024': BY_HAND, '128': BY_HAND},
+    '03_conceptors': dict.fromkeys(['256', '246'], BY_HAND),
+    '03_files': dict.fromkeys(['0.81', '0.91'], 'an example'),
     '03_losses_sae': {'1024': 'the size that the cell below computes'},
     '03_methods': dict.fromkeys(['81.9', '82.5', '80.8'], 'of 0.1.0; the text says that no record is left'),
+    '04_listing': {'1.28': PUBLISHED},
+    '06_blocks': {'1.28': PUBLISHED, '512': PUBLISHED, '2.6': BY_HAND},
     '04_drift_measures': dict.fromkeys(['0.40', '0.83', '0.67'], PUBLISHED),
     '07_shifts': {'2.78': "Student's t, any table", '1.96': 'the normal distribution, any table',
                   **dict.fromkeys(['86.5', '98.7', '38.1'], PUBLISHED)},
+    '11_inside_activations': {'50,000': 'an example of a size'},
+    '11_inside_saes': {'49,152': PUBLISHED},
+    '11_paper_scale': {'128': PUBLISHED},
     '11_paper': {'0.7': 'how the candidates were laid out'},
     'iconclip': {'5.9': 'the size that 00_clip prints', '614,400': '2,400 steps of 256'},
+    'one_page': {'99': 'the level of an interval'},
     'index': {'3.10': 'a version of Python', '0.001': 'as in 03_presets', '0.00001': 'as in 03_presets'},
 }
 
