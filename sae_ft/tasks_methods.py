@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RIDGE', 'TASK_METHODS', 'READOUTS', 'BENCHMARK', 'Task', 'Calibrated', 'macil', 'aligned', 'TaskMethod',
-           'get_task_method', 'by_head', 'by_means']
+           'get_task_method', 'by_head', 'nearest_class']
 
 # %% ../nbs/12_tasks_methods.ipynb #tmm00003
 from dataclasses import dataclass
@@ -119,7 +119,7 @@ def by_head(classifier, stats, z, classes):
     with torch.no_grad(): logits = classifier.classify(z.to(classifier.head.weight.device)).cpu()
     return torch.tensor(classes)[logits[:, classes].argmax(1)]
 
-def by_means(means):
+def nearest_class(means):
     "The nearest of the stored means; before any class was learned, class 0."
     def answers(classifier, stats, z, classes):
         rows = [c for c in classes if stats.learnt[c] >= 0]
@@ -129,8 +129,8 @@ def by_means(means):
 
 READOUTS = {  # (classifier, Statistics, z (N, d), class numbers to choose from) -> class numbers (N,)
     'head': by_head,
-    'stale': by_means('stale'),
-    'moved': by_means('moved')}
+    'stale': nearest_class('stale'),
+    'moved': nearest_class('moved')}
 
 BENCHMARK = {  # row of the benchmark -> (row of TASK_METHODS, row of READOUTS)
     **{k: (k, 'head') for k in TASK_METHODS},

@@ -5,7 +5,8 @@ from open_clip.transformer import VisionTransformer
 
 from sae_ft.activations import Hooks, Taps
 from sae_ft.conceptors import Conceptor
-from sae_ft.inside_conceptors import answers_to, by_conceptors, by_means, mean_of, queries, through, towards
+from sae_ft.inside_conceptors import (answers_to, by_conceptors, by_means, mean_vector, queries, through,
+                                      towards)
 
 def test_properties_that_are_axes_are_found_by_every_query():
     "Axis 0 is in every picture, axis 1 is property A, axis 2 property B, the rest is noise."
@@ -42,6 +43,6 @@ def test_steering_changes_the_tokens_of_a_point_and_nothing_is_left():
         assert torch.equal(tower(x), before)
 
 def test_what_cannot_be_asked_is_said():
-    with pytest.raises(ValueError, match='no token was given'): mean_of([])
+    with pytest.raises(ValueError, match='no token was given'): mean_vector([])
     with pytest.raises(ValueError, match="no picture fits the query 'q'"):
         answers_to({'q': torch.ones(2)}, {'q': torch.zeros(2, dtype=torch.bool)})
