@@ -173,19 +173,21 @@ class Experiment:
         "Train the SAE on the training embeddings, unless `sae` names one: .sae, returned, and .sae_history."
         cfg, self.sae_history = self.cfg, []
         with self.timed('SAE'):
-            if not cfg.sae: self.sae, self.sae_history = self.own_sae(on_epoch)
+            if not cfg.sae:
+                kept = self.checkpoint('sae')
+                self.sae, self.sae_history = self.own_sae(self.train_embeddings, on_epoch, kept)
         self.sae.to(self.device).requires_grad_(False)
         for o in self.sae_history: self.log(event='sae', **o)
         return self.sae
 
-    def own_sae(self, on_epoch):
-        "The SAE and its history, trained, or read where an earlier run left them."
-        cfg, z = self.cfg, self.train_embeddings
+    def own_sae(self, z, on_epoch=None, checkpoint=None):
+        "An SAE of embeddings (N, d) and its history, trained, or read where an earlier run left them."
+        cfg = self.cfg
         how = dict(expansion=cfg.expansion, k=cfg.k, epochs=cfg.sae_epochs, seed=cfg.seed, kind=cfg.sae_kind,
                    stop=cfg.sae_stop)
         def train():
             return train_sae(z, **how, device=self.device, progress=self.progress, on_epoch=on_epoch,
-                             checkpoint=self.checkpoint('sae'))
+                             checkpoint=checkpoint)
         return shared_sae(self.cache, z, how, self.device, train, on_epoch)
 
     def tune(self):

@@ -21,7 +21,6 @@ from .drift_measures import measure_drift
 from .evaluation import answer, embed_splits
 from .experiment import Experiment
 from .features import feature_table, ranked
-from .frozen import shared_sae
 from .lora import needs_peft
 from .methods import Context, CrossEntropy, wise
 from .plumbing.faults import differences
@@ -29,7 +28,6 @@ from .plumbing.files import Journal, lock, read_json, write_json, write_tensors
 from .plumbing.resume import Checkpoint
 from .plumbing.threads import same_threads
 from .runs import clear_up, read_metrics
-from .sae_train import train_sae
 from .settings import Config
 from .tasks import Among, Statistics, task_groups, task_suite
 from .tasks_measures import accuracy_by_task, share
@@ -200,12 +198,8 @@ class Sequence(Experiment):
 
     def trained_sae(self, z):
         "An SAE of these embeddings (N, d), or the one that `sae` names."
-        cfg = self.cfg
-        if cfg.sae: return self.sae
-        how = dict(expansion=cfg.expansion, k=cfg.k, epochs=cfg.sae_epochs, seed=cfg.seed, kind=cfg.sae_kind,
-                   stop=cfg.sae_stop)
-        def train(): return train_sae(z, **how, device=self.device, progress=self.progress)
-        sae, _ = shared_sae(self.cache, z, how, self.device, train)
+        if self.cfg.sae: return self.sae
+        sae, _ = self.own_sae(z)
         return sae.to(self.device).requires_grad_(False)
 
     def method_sae(self, task):
