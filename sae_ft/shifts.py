@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SETTINGS', 'DERIVED', 'OURS', 'PUBLISHED', 'settings_of', 'judged', 'tidy', 'compared', 'kind_means', 'interval',
-           'cell', 'choose', 'choice_table', 'main_table', 'leader', 'per_run', 'ablation_table', 'published']
+           'cell', 'choose', 'choose_rates', 'choice_table', 'main_table', 'leader', 'per_run', 'ablation_table',
+           'published']
 
 # %% ../nbs/07_shifts.ipynb #fe6b2c47
 import numpy as np
@@ -111,29 +112,44 @@ def choose(
     table = table[regularised].sort_values(['method', 'lam'])
     best = table.groupby('method').val_accuracy.transform('max').clip(lower=plain)
     table['behind'] = best - table.val_accuracy
-    chosen = {m: _largest(o, within) for m, o in table.groupby('method')}
+    return _marked(table, 'lam', lambda near: near.lam.idxmax(), within)
+
+def choose_rates(
+    runs: list,            # candidates: methods at several lr
+    within: float = .01,   # how far behind the best validation accuracy
+) -> pd.DataFrame:         # a row a method and lr: val_accuracy (0 to 1), behind (of its best), chosen, edge
+    "The smallest learning rate of each method within reach of its best."
+    rows = pd.DataFrame([dict(settings_of(o), lr=o.config.lr, val_accuracy=o.of('epoch')[-1]['val_accuracy'])
+                         for o in runs])
+    table = rows.groupby(['method', 'lr'], as_index=False).agg(
+        seeds=('seed', 'nunique'), val_accuracy=('val_accuracy', 'mean'))
+    table['behind'] = table.groupby('method').val_accuracy.transform('max') - table.val_accuracy
+    return _marked(table, 'lr', lambda near: near.lr.idxmin(), within)
+
+def _marked(table, key, pick, within):
+    "Mark the candidate that is chosen, the nearest one where none is within reach, and whether it is an edge."
+    def one(rows):
+        near = rows[rows.behind <= within]
+        return pick(near) if len(near) else rows.behind.idxmin()
+    chosen = {m: one(o) for m, o in table.groupby('method')}
     table['chosen'] = [i == chosen[m] for i, m in zip(table.index, table.method)]
-    least, most = (table.groupby('method').lam.transform(o) for o in ('min', 'max'))
-    table['edge'] = table.chosen & ((table.lam == least) | (table.lam == most))
+    least, most = (table.groupby('method')[key].transform(o) for o in ('min', 'max'))
+    table['edge'] = table.chosen & ((table[key] == least) | (table[key] == most))
     return table.reset_index(drop=True)
 
-def _largest(rows, within):
-    "Index of the largest lam within reach, or of the nearest one."
-    near = rows[rows.behind <= within]
-    return near.lam.idxmax() if len(near) else rows.behind.idxmin()
-
 def choice_table(
-    table: pd.DataFrame,  # of `choose`
+    table: pd.DataFrame,  # of `choose` or `choose_rates`
 ) -> pd.DataFrame:        # in per cent
     "The candidates as they are shown."
+    key = 'lr' if 'lr' in table else 'lam'
     shown = pd.DataFrame({
         'method': table.method,
-        'lam': table.lam,
+        key: table[key],
         'seeds': table.seeds,
         'validation accuracy (%)': (100*table.val_accuracy).round(1),
         'behind the best (points)': (100*table.behind).round(1),
         'chosen': np.where(table.edge, 'yes, at the edge', np.where(table.chosen, 'yes', ''))})
-    return shown.set_index(['method', 'lam'])
+    return shown.set_index(['method', key])
 
 # %% ../nbs/07_shifts.ipynb #9531e718
 def main_table(
