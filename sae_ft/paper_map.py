@@ -134,7 +134,7 @@ REMADE = {
         'tuned and judged on itself: accuracy, worst region', '6', '07_shifts', _itself,
         grid='fmow', default=()),
     'strength': Remade(
-        'strength of the price', 'ours', '07_shifts_figures', _strength, stages=('main', 'lam'),
+        'strength of the price', 'ours', '07_shifts_figures', _strength, stages=('main', 'paths'),
         figure=True)}
 
 def remake(

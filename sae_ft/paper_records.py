@@ -76,7 +76,7 @@ def record_trade_off(
     to='nbs/results/tradeoff.csv',    # file to write
 ) -> pd.DataFrame:                    # of `trade_off`
     "`trade_off` of the grid's runs that vary lam, seed 0."
-    runs = [main_run(root, 'ft', 0), *stages(root)['lam']]
-    table = trade_off([o['out_dir'] for o in runs]).round(3)
+    tried = [o for o in stages(root)['paths'] if o['seed'] == 0 and o['method'] in ('ft', 'l2', 'sae-ft')]
+    table = trade_off([o['out_dir'] for o in tried]).round(3)
     write_whole(Path(to), lambda path: table.to_csv(path, index=False))
     return table

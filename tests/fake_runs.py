@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from sae_ft.paper import CANDIDATES, SIZES
+from sae_ft.paper import CANDIDATES, RATES, SIZES
 from sae_ft.settings import Config
 
 KINDS = [dict(sae_kind=o) for o in ('relu', 'batchtopk')]
@@ -109,10 +109,11 @@ def fake_results(
     for m in methods:
         for s in seeds: fake_run(root/'main'/f'{m}-seed{s}', m, s, lams.get(m, 1.), alphas(m, s))
     for m, candidates in {'ft': [1.], **CANDIDATES}.items():
-        for l in candidates: fake_run(root/'tune'/f'{m}-lam{l:g}', m, 0, l, ())
-    for m in ('l2', 'sae-ft'):
-        for l in CANDIDATES[m]:
-            for s in seeds[:3]: fake_run(root/'lam'/f'{m}-lam{l:g}-seed{s}', m, s, l, ())
+        for l in candidates:
+            for s in seeds[:3]: fake_run(root/'paths'/f'{m}-lam{l:g}-seed{s}', m, s, l, ())
+    for m, rates in RATES.items():
+        for lr in rates:
+            for s in seeds[:2]: fake_run(root/'rates'/f'{m}-lr{lr:g}-seed{s}', m, s, alphas=(), lr=lr)
     for i, o in enumerate([{}, *SIZES, *KINDS]):
         for s in seeds[:2]:
             fake_run(root/'ablation'/f'sae-ft-{i}-seed{s}', 'sae-ft', s, alphas=(), **o)

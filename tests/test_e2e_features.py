@@ -15,7 +15,7 @@ LAM = dict(ft=1., l2=3.)  # of the counted runs; 1 for all others
 @pytest.fixture(scope='module')
 def runs():
     "(method, lam, seed) -> the last record of a committed run."
-    folders = [p.parent for stage in ('main', 'lam') for p in sorted((RESULTS/stage).rglob('config.json'))]
+    folders = [p.parent for stage in ('main', 'paths') for p in sorted((RESULTS/stage).rglob('config.json'))]
     found = [load_run(o) for o in folders]
     return {(o.config.method, o.config.lam, o.config.seed): o.of('end')[-1] for o in found}
 

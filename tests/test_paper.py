@@ -19,9 +19,12 @@ PLACE = {'out_dir', 'sae', 'device', 'workers', 'log_every'}  # what may differ 
 # --- the grid
 
 def test_a_run_is_named_by_what_varies_and_takes_the_sae_of_its_size():
-    run = paper_run('r', 'sae-ft', 2, .3, k=16, expansion=4, epochs=1)
-    assert Path(run['out_dir']) == Path('r')/'sae-ft-lam0.3-seed2-k16-expansion4'
-    assert Path(run['sae']) == Path('r')/'zero-shot-lam1-seed2-k16-expansion4'/'sae.safetensors'
+    run = paper_run('r', 'sae-ft', 2, .3, k=16, expansion=4, epochs=1)   # expansion is the default's
+    assert Path(run['out_dir']) == Path('r')/'sae-ft-lam0.3-seed2-k16-epochs1'
+    assert Path(run['sae']) == Path('r')/'zero-shot-lam1-seed2-k16'/'sae.safetensors'
+    other = paper_run('r', 'sae-ft', 2, .3, sae_seed=4)
+    assert Path(other['out_dir']).name == 'sae-ft-lam0.3-seed2-sae4' and 'seed4' in other['sae']
+    assert paper_run('r', 'sae-ft', 2, .3, sae_seed=2) == paper_run('r', 'sae-ft', 2, .3)
     assert 'sae' not in paper_run('r', 'zero-shot', 2)
     chosen = main_run('r', 'l2', 1)
     assert chosen['lam'] == LAMS['l2'] and chosen['wise_curve'] == '0.25,0.5,0.75'
@@ -82,7 +85,7 @@ def test_what_failed_leaves_no_record_and_answers_are_kept_where_pictures_are_co
 
 def test_paper_tables_need_nothing_but_run_folders(tmp_path):
     root = fake_results(tmp_path, methods=('ft', 'l2', 'sae-ft'), seeds=(0, 1))
-    names = {'choice', 'main', 'paired', 'transfer', 'transfer_paired', 'ablation', 'wild', 'wild_paired'}
+    names = {'rates', 'choice', 'main', 'paired', 'transfer', 'transfer_paired', 'ablation', 'wild', 'wild_paired'}
     assert set(paper_tables(root)) == names
 
 def test_the_committed_tables_are_those_of_the_committed_records():

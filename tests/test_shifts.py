@@ -4,10 +4,10 @@ import pytest
 from fake_runs import METHODS, fake_run
 from scipy.stats import ttest_1samp
 
-from sae_ft.paper import CANDIDATES
+from sae_ft.paper import CANDIDATES, RATES
 from sae_ft.runs import read_runs
-from sae_ft.shifts import (ablation_table, cell, choose, compared, interval, kind_means, leader, main_table,
-                           per_run, published, tidy)
+from sae_ft.shifts import (ablation_table, cell, choose, choose_rates, compared, interval, kind_means,
+                           leader, main_table, per_run, published, tidy)
 
 
 def means(run, model, kind):
@@ -81,7 +81,7 @@ def test_lam_stands_only_at_methods_that_have_a_price(main):
 
 def test_two_strengths_under_one_name_are_refused(made_up):
     with pytest.raises(ValueError, match='two runs with seed 0: a table needs one strength'):
-        main_table(tidy(read_runs(made_up/'lam')))
+        main_table(tidy(read_runs(made_up/'paths')))
 
 def test_the_metric_stands_in_the_header(made_up):
     table = main_table(tidy(read_runs(made_up/'wild')), ('id', 'far'))
@@ -99,21 +99,34 @@ def test_leader_names_the_highest_and_the_rank_of_ours(main):
 # --- choosing lam
 
 def test_the_largest_lam_within_one_point_is_chosen(made_up):
-    runs = read_runs(made_up/'tune')
+    runs = read_runs(made_up/'paths')
     table = choose(runs)
     assert set(table.method) == set(CANDIDATES) and (table.groupby('method').chosen.sum() == 1).all()
     chosen = table[table.chosen].set_index('method').lam
-    last = {(o.config.method, o.config.lam): o.of('epoch')[-1]['val_accuracy'] for o in runs}
+    last = {k: np.mean([o.of('epoch')[-1]['val_accuracy'] for o in runs if (o.config.method, o.config.lam) == k])
+            for k in {(o.config.method, o.config.lam) for o in runs}}
+    assert all(np.isclose(o.val_accuracy, last[o.method, o.lam]) for o in table.itertuples())
+    last |= {(o.method, o.lam): o.val_accuracy for o in table.itertuples()}  # to the last bit: some lie at one point
     for method, lams in CANDIDATES.items():
         best = max(last['ft', 1.], *(last[method, l] for l in lams))
-        assert chosen[method] == max(l for l in lams if last[method, l] >= best - .01)
+        assert chosen[method] == max(l for l in lams if best - last[method, l] <= .01)
     at_edge = {m for m, lams in CANDIDATES.items() if chosen[m] in (min(lams), max(lams))}
     assert set(table[table.edge].method) == at_edge
 
 def test_choosing_looks_at_no_test_split(made_up):
-    runs = read_runs(made_up/'tune')
+    runs = read_runs(made_up/'paths')
     for o in runs: o.metrics = o.of('epoch')
     assert choose(runs).chosen.sum() == len(CANDIDATES)
+
+def test_the_smallest_rate_within_one_point_is_chosen(made_up):
+    runs = read_runs(made_up/'rates')
+    table = choose_rates(runs)
+    chosen = table[table.chosen].set_index('method').lr
+    for method, rates in RATES.items():
+        mean = {lr: np.mean([o.of('epoch')[-1]['val_accuracy'] for o in runs
+                             if (o.config.method, o.config.lr) == (method, lr)]) for lr in rates}
+        assert chosen[method] == min(lr for lr in rates if max(mean.values()) - mean[lr] <= .01 + 1e-12)
+    assert set(table[table.edge].method) == {m for m, v in RATES.items() if chosen[m] in (min(v), max(v))}
 
 # --- ablation, published
 
@@ -124,8 +137,8 @@ def test_ablation_compares_with_the_default_of_the_same_seed(made_up):
            for o in runs}
     d = sorted(100*(far['topk', 16, 4, seed] - far['topk', 8, 4, seed]) for seed in (0, 1))
     span = ' to '.join(dict.fromkeys(f'{o:+.1f}' for o in d))
-    assert table.loc[('topk', 16, 4), 'far: points over the default'] == span
-    with pytest.raises(ValueError, match='no run has the default SAE'):
+    assert table.loc[('topk', 16, 4, 3, 3), 'far: points over the default'] == span
+    with pytest.raises(ValueError, match='no run has the default'):
         ablation_table([o for o in runs if o.config.k != 8])
 
 def test_published_rows_have_their_sources():

@@ -26,7 +26,7 @@ def test_curves_go_from_zero_shot_to_tuned_over_seeds_that_have_every_point(main
     assert {o.get_text() for o in plot_wise(way, 'accuracy').axes[0].texts} == {'zero-shot', *METHODS}
 
 def test_strength_is_plotted_in_six_panels(made_up, main):
-    table = per_run(read_runs(made_up/'lam'))
+    table = per_run(read_runs(made_up/'paths'))
     fig = plot_strength(table, per_run([o for o in main if o.config.method == 'ft']))
     assert len(fig.axes) == 6 and all(o.get_xscale() == 'log' for o in fig.axes[:5])
     assert fig.axes[3].get_lines()
