@@ -41,7 +41,7 @@ PAPER = dict(TRAINING, lr=1e-5, warmup=500, epochs=10, batch_size=128, sae_epoch
 
 PRESETS = {o.name: o for o in [
     Preset('iconclip', 'ours, on the validation pictures of IconShift', dict(
-        TRAINING, lr=ByMethod(1e-3, RATES), warmup=.1, epochs=3, batch_size=64, k=8, sae_epochs=60, mu=3.,
+        TRAINING, lr=ByMethod(1e-3, RATES), warmup=.1, epochs=3, batch_size=64, k=8, sae_epochs=40, mu=3.,
         lam_feature=3., lam=ByMethod(1., CHOSEN))),
     Preset('open-clip', 'as paper-b16; warm-up and batches are ours, for smaller data',
            dict(PAPER, k=16, warmup=.1, batch_size=64)),
