@@ -98,6 +98,7 @@ RULES = dict(  # setting -> what its value must be
     warmup=_number(0),
     clip_grad=_number(0, above=True),
     batch_size=_whole(1),
+    global_batch=_maybe(_whole(1)),
     crop=_number(0, 1, above=True),
     wise_alpha=_maybe(_number(0, 1)),
     wise_curve=_maybe(_ALPHAS),
@@ -109,6 +110,7 @@ RULES = dict(  # setting -> what its value must be
     on_bad_image=_one_of(*ON_BAD_IMAGE),
     workers=_whole(0),
     threads=_THREADS,
+    num_processes=_whole(1),
     compile=_FLAG,
     pictures_gb=_number(0),
     cache=_maybe(_TEXT),
@@ -118,8 +120,8 @@ RULES = dict(  # setting -> what its value must be
     out_dir=_maybe(_TEXT))
 
 INCIDENTAL = (  # they do not change the result, beyond rounding
-    'preset', 'data_root', 'out_dir', 'device', 'workers', 'threads', 'compile', 'pictures_gb', 'cache',
-    'cache_gb', 'log_every', 'save_every')
+    'preset', 'data_root', 'out_dir', 'device', 'workers', 'threads', 'num_processes', 'compile',
+    'pictures_gb', 'cache', 'cache_gb', 'log_every', 'save_every')
 
 # %% ../nbs/03_settings.ipynb #7b1c9f5a
 IGNORED = [  # settings, when a run does not look at them, and why
@@ -180,7 +182,8 @@ class Config:
     weight_decay: Optional[float] = None  # AdamW's, not on biases and norms; None: the preset's
     warmup: Optional[float] = None      # part of steps in which lr rises, above 1 steps; None: the preset's
     clip_grad: Optional[float] = None   # largest gradient norm; None: the preset's
-    batch_size: Optional[int] = None    # pictures a step; None: the preset's
+    batch_size: Optional[int] = None    # pictures a step, or at a time; None: the preset's
+    global_batch: Optional[int] = None  # pictures a step, if more than at a time; None: batch_size
     crop: Optional[float] = None        # smallest part of a picture that a crop shows; None: the preset's
     wise_alpha: Optional[float] = None  # weight of the tuned model in the average; None: as the method says
     wise_curve: Optional[str] = None    # '0.25,0.5,0.75' or list: judge these averages too; None: none
@@ -192,6 +195,7 @@ class Config:
     on_bad_image: str = 'refuse'        # 'refuse' | 'skip'
     workers: int = 0                    # processes that decode pictures; 0: this one
     threads: Union[int, str] = 'auto'   # that compute; 'auto': what this process may use and what is free
+    num_processes: int = 1              # that share each batch, each on a device of its own
     compile: bool = False               # compile the image tower first, a minute that long runs win back
     pictures_gb: float = .5             # decoded pictures kept in memory, at most
     cache: Optional[str] = 'auto'       # folder of what runs share; 'auto': the user's; None: share nothing
@@ -222,7 +226,8 @@ class Config:
             value = getattr(self, name)
             if not ok(value): raise ValueError(f'{name} is {value!r}: it must be {need}.')
         get_method(self.method)
-        pick_device(self.device)
+        if self.num_processes == 1: pick_device(self.device)  # a GPU belongs to who uses it first
+        self.check_batches()
         if self.compile and not shutil.which(os.environ.get('CXX', 'g++')):
             raise ValueError('compile needs a C++ compiler, and there is no g++ here: install one (or name '
                              'it in CXX), or leave compile at False.')
@@ -230,6 +235,12 @@ class Config:
         if self.sae and not os.path.isfile(self.sae):
             raise ValueError(f"sae is '{self.sae}': there is no such file.")
         return self
+
+    def check_batches(self):
+        "Raise ValueError if a step is not made of whole batches."
+        if self.global_batch and self.global_batch % self.batch_size:
+            raise ValueError(f'global_batch is {self.global_batch}: it must be a multiple of batch_size '
+                             f'({self.batch_size}), the pictures that are in memory at a time.')
 
     def check_sizes(self,
         d: int,  # length of an embedding

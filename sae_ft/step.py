@@ -15,6 +15,7 @@ from torch import nn
 
 from .losses import Regulariser
 from .plumbing.devices import autocast
+from .plumbing.several import team
 
 # %% ../nbs/04_step.ipynb #bc57b8c4
 def batch_losses(
@@ -22,14 +23,14 @@ def batch_losses(
     frozen: Callable,   # x -> z0
     reg: Regulariser,   # the price of moving
     lam: float,         # its strength
-    x, y,               # (B, 3, H, W) pictures and (B,) labels
+    x, y,               # (B, 3, H, W) pictures, or this process's share of them, and all (B,) labels
     device, precision,  # see `autocast`
     name: str = 'ce',   # of the objective
 ) -> dict:              # loss, the objective and the parts of the regulariser, scalars
     "Objective + lam * reg(z, z0), and what it is made of."
     with autocast(device, precision):
-        z0 = frozen(x)                      # (B, d), or None
-        z, objective = model(x, y, z0)      # (B, d), scalar
+        z0 = team().gathered(frozen(x), len(y))  # (B, d), or None
+        z, objective = model(x, y, z0)           # (B, d), scalar
     parts = reg.parts(z, z0)
     loss = objective + lam*sum(parts.values())
     return {'loss': loss, name: objective.detach(), **{k: v.detach() for k, v in parts.items()}}

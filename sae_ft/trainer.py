@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Callable, Optional
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from torch import nn
 
 from .batches import train_loader
@@ -27,6 +28,7 @@ from .plumbing.devices import accelerator
 from .plumbing.faults import explained, moved
 from .plumbing.files import digest
 from .plumbing.resume import Checkpoint, kept_on_stop
+from .plumbing.several import team
 from .record import Pace, Record
 from .screening_later import Unread
 from .settings import Config
@@ -76,9 +78,9 @@ class _Both(nn.Module):
     def __init__(self, classifier, objective):
         super().__init__()
         self.classifier, self.objective = classifier, objective
-        self.steered = runs_frozen(objective)
-    def forward(self, x, y, z0):                  # (B, 3, H, W), (B,), (B, d) or None
-        z = self.classifier.encode(x)             # (B, d)
+        self.steered, self.team = runs_frozen(objective), team()
+    def forward(self, x, y, z0):                  # a share of (B, 3, H, W); all (B,), (B, d) or None
+        z = self.team.gathered(self.classifier.encode(x), len(y))  # (B, d)
         more = (z0,) if self.steered else ()
         return z, self.objective(z, self.classifier.classify(z), y, *more)
 
@@ -107,12 +109,12 @@ class Tuning:
         self.checkpoint, self.acc = checkpoint or Checkpoint(), accelerator(cfg.device)
         classifier.to(self.acc.device).visual.to(memory_format=torch.channels_last)
         if cfg.compile: classifier.visual.compile()
-        self.watch = Watch(self.acc.device)
+        self.watch, self.team = Watch(self.acc.device), team()
         view = View(classifier.visual, cfg.crop)
         self.images = decoded(suite.train, view.most, cfg.pictures_gb)
         loader, self.sampler = train_loader(self.images, view, cfg)
         self.unread = Unread(suite.train, cfg.on_bad_image, self.images.later)
-        self.loader = self.acc.prepare(loader)
+        self.loader = prepare_data_loader(loader, self.acc.device, 1, put_on_device=True)  # shares already
         self.frozen = frozen_encoder(classifier, self.reg, frozen, suite, cfg, runs_frozen(self.objective))
         self.what = dict(cfg.decisive(), stages=stages, pictures=len(self.images),
                          model=digest(classifier.visual.state_dict()))
@@ -128,6 +130,9 @@ class Tuning:
     def in_stage(self): return self.at.epoch*len(self.loader) + self.at.step  # steps done of this one
     @property
     def done(self): return self.at.stage*self.steps + self.in_stage  # in all
+    @property
+    def size(self):  # pictures of the next batch
+        return min(self.cfg.batch_size, len(self.images) - self.at.step*self.cfg.batch_size)
     @property
     def number(self): return self.at.stage*self.cfg.epochs + self.at.epoch  # epochs done in all
 
@@ -157,6 +162,7 @@ class Tuning:
         "One batch, forwards and backwards. Nothing in it waits for the device, unless a line is due."
         cfg, device, lr = self.cfg, self.acc.device, self.lr(0)
         x, y = self.unread.mend(x, y)
+        y = self.team.gathered(y, self.size)
         parts = batch_losses(self.model, self.frozen, self.reg, cfg.lam, x, y, device, cfg.precision,
                              self.objective.name)
         norm = update(self.acc, parts['loss'], self.opt, lr, cfg.clip_grad, self.watch, self.at.step)
