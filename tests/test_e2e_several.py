@@ -1,10 +1,11 @@
 """End to end: two processes and one are the same run.
 
 The functions that the processes call are here, too: this file is what torchrun starts."""
-import json, os, signal, subprocess, sys, time
+import json, os, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -58,10 +59,13 @@ def tune(name, pictures, rows, folder):
         cfg, method = Config(model=name, method=row, dataset=pictures, **SMALL), get_method(row)
         torch.manual_seed(0)
         model = zero_shot(clip, suite.classnames, suite.templates, keep_text=True)
+        if team().first: write_tensors(Path(folder)/'before.safetensors', model.state_dict())
         sae = TopKSAE(clip.d, k=8).requires_grad_(False)
         ctx = Context(clip, model, suite.classnames, suite.templates, sae, lambda: torch.randn(64, clip.d))
         reg, objective = method.regulariser and method.regulariser(ctx), method.objective and method.objective(ctx)
-        frozen = ctx.frozen if reg or objective else None
+        frozen = ctx.frozen
+        with torch.no_grad():  # where nothing has moved yet, singular values are made of rounding errors
+            for p in model.parameters(): p += .01*torch.randn(p.shape)
         _, lines = finetune(model, suite, reg, cfg, method.stages, progress=False, objective=objective,
                             frozen=frozen)
         if team().first:
@@ -74,7 +78,7 @@ def watched(settings, folder):
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
     def hook(event, args):
         if event == 'open' and not (isinstance(args[2], int) and args[2] & writing): return
-        if event not in ('open', 'os.rename', 'os.mkdir', 'os.remove', 'os.link', 'os.rmdir'): return
+        if event not in ('open', 'os.rename', 'os.remove', 'os.link', 'os.rmdir'): return
         if str(args[0]).startswith(place): changed.append(str(args[0]))
     sys.addaudithook(hook)
     done = run(Config(**settings), progress=False)
@@ -108,22 +112,57 @@ def tuned(tiny, pictures, tmp_path_factory):
     return one, two
 
 @pytest.mark.parametrize('row', ROWS)
-def test_two_processes_tune_as_one(row, tiny, tuned):
+def test_two_processes_tune_as_one(row, tuned):
     (one, about1), (two, about2) = (read_tensors(o/f'{row}.safetensors') for o in tuned)
     assert (about1['processes'], about2['processes']) == ('1', '2')
-    lines = [[o for o in json.loads(about['lines']) if o['event'] == 'step'] for about in (about1, about2)]
+    lines = [[o for o in json.loads(about['lines']) if o.pop('event') == 'step'] for about in (about1, about2)]
     assert len(lines[0]) == len(lines[1]) >= 20
     for a, b in zip(*lines): assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
-    before = zero_shot(load_clip(f'local-dir:{tiny}'), ['cat', 'dog', 'tree'], CLIP_TEMPLATES).state_dict()
+    before, _ = read_tensors(tuned[0]/'before.safetensors')
     assert far(one, two) < 1e-5
     assert apart(one, two) < .01*apart(one, before)
 
-def test_one_of_two_processes_writes(pictures, tmp_path):
+def test_one_of_two_processes_writes(tiny, pictures, tmp_path):
     place = str(tmp_path/'run')
-    in_two('watched', dict(SMALL, dataset=pictures, out_dir=place, keep_epochs=True, save_every=0.), str(tmp_path))
+    mine = dict(SMALL, model=f'local-dir:{tiny}', dataset=pictures, out_dir=place, keep_epochs=True, save_every=0.)
+    in_two('watched', mine, str(tmp_path))
     first, second = ((tmp_path/f'changed-{i}').read_text().split() for i in range(2))
     names = {Path(o).name for o in first}
     assert second == [] and names > {'config.json', 'metrics.jsonl', 'tune.safetensors', 'model.safetensors',
                                      'sae.safetensors', 'epoch-2.safetensors', 'predictions.parquet'}
+
+# --- killed, and gone on with by another number
+
+def steps_of(folder):
+    path = Path(folder)/'metrics.jsonl'
+    return path.read_text().count('"step", ') if path.exists() else 0
+
+def launch(settings, words=(), steps=None):
+    "The command in a process or several, to its end, or killed with all it started after so many steps."
+    options = [o for k, v in settings.items() for o in (f'--{k}', str(v))]
+    command = [*(words or [sys.executable]), '-m', 'sae_ft.launch', *options]
+    p = psutil.Popen(command, env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if steps is None: return p.communicate(timeout=600)[1] if p.wait(600) else ''
+    while steps_of(settings['out_dir']) < steps and p.poll() is None: time.sleep(.02)
+    assert p.poll() is None, p.stderr.read()[-3000:]
+    for o in [*p.children(recursive=True), p]: o.kill()
+    p.wait()
+
+def test_two_begin_one_goes_on_two_end(tiny, pictures, tmp_path):
+    mine = dict(SMALL, model=f'local-dir:{tiny}', dataset=pictures, keep_epochs=True, save_every=0.)
+    whole = run(Config(**mine, out_dir=str(tmp_path/'whole')), progress=False)
+    mine['out_dir'] = str(tmp_path/'run')
+    launch(dict(mine, num_processes=2), steps=7)
+    launch(mine, steps=14)
+    assert launch(mine, TORCHRUN) == ''
+    done = load_run(tmp_path/'run')
+    assert [done.processes, *(o['hardware']['processes'] for o in done.provenance['resumed'])] == [2, 1, 2]
+    assert {o.name for o in whole.folder.iterdir()} == {o.name for o in done.folder.iterdir()}
+    for name in ('model', 'sae', *(o.stem for o in whole.epochs.values())):
+        one, two = (read_tensors(o.folder/f'{name}.safetensors')[0] for o in (whole, done))
+        assert far(one, two) < 1e-5, name
+    assert len(whole.of('step')) == len(done.of('step')) >= 20
+    for a, b in zip(whole.of('step'), done.of('step')):
+        assert (a.pop('event'), a) == (b.pop('event'), pytest.approx(b, rel=1e-3, abs=1e-5))
 
 if __name__ == '__main__': DO[sys.argv[1]](*json.loads(sys.argv[2]))
