@@ -52,6 +52,8 @@ class TaskConfig(Config):
             raise ValueError(f'tasks is {self.tasks!r}: it must be a whole number, 1 or more.')
         if not isinstance(self.sigma, (int, float)) or not self.sigma > 0:
             raise ValueError(f'sigma is {self.sigma!r}: it must be a number above 0.')
+        if self.num_processes != 1:
+            raise ValueError('a sequence of tasks works in one process: leave num_processes at 1.')
         if get_task_method(self.sequence).trainable == 'lora': needs_peft()
         return super().check()
 

@@ -38,8 +38,8 @@ def join(
     "Join the processes that were started together, on a device of one's own. Raises ValueError."
     if cfg.device != 'cpu' and torch.cuda.is_available(): torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     if accelerator(cfg.device).distributed_type == 'FSDP':
-        raise ValueError('FSDP cuts parameters into pieces, and checkpoints and prices here look at whole ones: '
-                         'choose multi-GPU without FSDP in accelerate config.')
+        raise ValueError('FSDP cuts parameters into pieces, and checkpoints and prices here look at whole '
+                         'ones: choose multi-GPU without FSDP in accelerate config.')
     if cfg.num_processes not in (1, team().of):
         raise ValueError(f'num_processes is {cfg.num_processes}, and {team().of} were started: leave it out.')
 

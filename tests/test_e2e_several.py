@@ -59,13 +59,14 @@ def tune(name, pictures, rows, folder):
         cfg, method = Config(model=name, method=row, dataset=pictures, **SMALL), get_method(row)
         torch.manual_seed(0)
         model = zero_shot(clip, suite.classnames, suite.templates, keep_text=True)
-        if team().first: write_tensors(Path(folder)/'before.safetensors', model.state_dict())
         sae = TopKSAE(clip.d, k=8).requires_grad_(False)
         ctx = Context(clip, model, suite.classnames, suite.templates, sae, lambda: torch.randn(64, clip.d))
-        reg, objective = method.regulariser and method.regulariser(ctx), method.objective and method.objective(ctx)
+        reg = method.regulariser and method.regulariser(ctx)
+        objective = method.objective and method.objective(ctx)
         frozen = ctx.frozen
         with torch.no_grad():  # where nothing has moved yet, singular values are made of rounding errors
             for p in model.parameters(): p += .01*torch.randn(p.shape)
+        if team().first: write_tensors(Path(folder)/'before.safetensors', model.state_dict())
         _, lines = finetune(model, suite, reg, cfg, method.stages, progress=False, objective=objective,
                             frozen=frozen)
         if team().first:
@@ -115,7 +116,8 @@ def tuned(tiny, pictures, tmp_path_factory):
 def test_two_processes_tune_as_one(row, tuned):
     (one, about1), (two, about2) = (read_tensors(o/f'{row}.safetensors') for o in tuned)
     assert (about1['processes'], about2['processes']) == ('1', '2')
-    lines = [[o for o in json.loads(about['lines']) if o.pop('event') == 'step'] for about in (about1, about2)]
+    lines = [json.loads(o['lines']) for o in (about1, about2)]
+    lines = [[o for o in each if o.pop('event') == 'step'] for each in lines]
     assert len(lines[0]) == len(lines[1]) >= 20
     for a, b in zip(*lines): assert a == pytest.approx(b, rel=1e-3, abs=1e-5)
     before, _ = read_tensors(tuned[0]/'before.safetensors')
@@ -124,7 +126,8 @@ def test_two_processes_tune_as_one(row, tuned):
 
 def test_one_of_two_processes_writes(tiny, pictures, tmp_path):
     place = str(tmp_path/'run')
-    mine = dict(SMALL, model=f'local-dir:{tiny}', dataset=pictures, out_dir=place, keep_epochs=True, save_every=0.)
+    mine = dict(SMALL, model=f'local-dir:{tiny}', dataset=pictures, out_dir=place, keep_epochs=True,
+                save_every=0.)
     in_two('watched', mine, str(tmp_path))
     first, second = ((tmp_path/f'changed-{i}').read_text().split() for i in range(2))
     names = {Path(o).name for o in first}

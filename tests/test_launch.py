@@ -27,7 +27,7 @@ def test_a_finished_run_is_said_to_be(done, capsys):
     assert capsys.readouterr().out == f"'{done.folder}' is finished, by 1 process(es).\n"
 
 @pytest.mark.parametrize('words, says', [
-    (['--lam', '-1'], 'lam is -1'), (['--metod', 'ft'], 'did you mean method?'), (['--lam'], 'has no value'),
+    (['--lam', '-1'], 'lam is -1'), (['--seeed', '1'], 'did you mean seed?'), (['--lam'], 'has no value'),
     (['lam', '1'], 'is no setting'), (['--global_batch', '100', '--batch_size', '64'], 'must be a multiple')])
 def test_what_cannot_work_is_one_sentence(words, says):
     with pytest.raises(SystemExit) as error: main(words)

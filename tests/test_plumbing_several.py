@@ -69,11 +69,12 @@ except RuntimeError as e: print(e)
 
 def test_two_processes_agree_and_a_failure_is_one_sentence(tmp_path):
     env = os.environ | {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=tmp_path, env=env, capture_output=True, text=True)
+    words = [sys.executable, '-c', SCRIPT]
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     said = [o for o in done.stdout.splitlines() if not o.startswith('Launching')]
     assert said == [
-        'one of 2 processes ended with exit code 7: what it printed says why, and the same call goes on from '
-        'what was kept.',
-        'several processes cannot be started where a training has begun before: restart this notebook, or use '
-        'torchrun.']
+        'one of 2 processes ended with exit code 7: what it printed says why, and the same call goes on '
+        'from what was kept.',
+        'several processes cannot be started where a training has begun before: restart this notebook, '
+        'or use torchrun.']

@@ -24,7 +24,10 @@ def test_who_was_started_joins(monkeypatch):
     asked = []
     monkeypatch.setattr(module, 'in_team', lambda: True)
     monkeypatch.setattr(module, 'launched', never)
-    monkeypatch.setattr(module, 'accelerator', lambda o: asked.append(o) or SimpleNamespace(distributed_type='NO'))
+    def accelerator(device):
+        asked.append(device)
+        return SimpleNamespace(distributed_type='NO')
+    monkeypatch.setattr(module, 'accelerator', accelerator)
     together(never, Config(**TINY), True)
     assert asked == ['cpu']
     with pytest.raises(ValueError) as error: join(Config(**TINY, num_processes=3))
