@@ -1,7 +1,7 @@
 """End to end: two processes and one are the same run.
 
 The functions that the processes call are here, too: this file is what torchrun starts."""
-import json, os, subprocess, sys, time
+import json, os, re, subprocess, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from sae_ft.experiment import run
 from sae_ft.methods import METHODS, Context, get_method
 from sae_ft.plumbing.devices import accelerator
 from sae_ft.plumbing.files import read_tensors, write_tensors
+from sae_ft.plumbing.resume import Checkpoint
 from sae_ft.plumbing.several import team
 from sae_ft.runs import load_run
 from sae_ft.sae import TopKSAE
@@ -150,6 +151,19 @@ def launch(settings, words=(), steps=None):
     assert p.poll() is None, p.stderr.read()[-3000:]
     for o in [*p.children(recursive=True), p]: o.kill()
     p.wait()
+
+def test_sigterm_keeps_what_two_did(tiny, pictures, tmp_path):
+    mine = dict(SMALL, model=f'local-dir:{tiny}', dataset=pictures, out_dir=str(tmp_path/'run'), epochs=500,
+                save_every=3600.)
+    words = [*TORCHRUN, '-m', 'sae_ft.launch', *(o for k, v in mine.items() for o in (f'--{k}', str(v)))]
+    p = subprocess.Popen(words, env=ENV, stderr=subprocess.PIPE, text=True)
+    while steps_of(mine['out_dir']) < 7: assert p.poll() is None and time.sleep(.02) is None
+    p.terminate()
+    said = p.communicate(timeout=120)[1]
+    step = int(re.search(r'stopped by SIGTERM after step (\d+) of \d+; what was done is kept in', said)[1])
+    assert said.count('stopped by SIGTERM') == 1 and p.returncode
+    _, place = Checkpoint(tmp_path/'run'/'checkpoint'/'tune.safetensors').load()
+    assert len([o for o in place['lines'] if o['event'] == 'step']) == step >= 7
 
 def test_two_begin_one_goes_on_two_end(tiny, pictures, tmp_path):
     mine = dict(SMALL, model=f'local-dir:{tiny}', dataset=pictures, keep_epochs=True, save_every=0.)
