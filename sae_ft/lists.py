@@ -44,7 +44,8 @@ def _one_of(table, names, what, file):
     if any(Path(str(k)).suffix.lower() in ENDINGS for k in table.columns):
         raise ValueError(f"'{file}' has no line with names of columns: begin it with image,label.")
     there = ', '.join(map(str, table.columns))
-    raise ValueError(f"'{file}' has no column of {what}: it has {there}, and one of {', '.join(names)} is needed.")
+    raise ValueError(f"'{file}' has no column of {what}: it has {there}, "
+                     f"and one of {', '.join(names)} is needed.")
 
 def read_list(
     file,       # .csv or .tsv, with a line of column names
@@ -63,18 +64,22 @@ def read_list(
     return {k: of(part) for k, part in rows.groupby('split', sort=False)}
 
 def _checked(rows, file):
-    "The rows without repetition. Raises ValueError for none, for empty cells, and for two labels of a picture."
-    if not len(rows): raise ValueError(f"'{file}' lists no picture: it needs a line for each, below the first.")
+    "The rows, each picture once. Raises ValueError for none, for empty cells, and for two labels of one."
+    if not len(rows):
+        raise ValueError(f"'{file}' lists no picture: it needs a line for each, below the first.")
     for k in rows:
         if (empty := rows[k] == '').any():
-            raise ValueError(f"'{file}' has no {k} in row {empty.to_numpy().argmax() + 1} below the first line "
+            first = empty.to_numpy().argmax() + 1
+            raise ValueError(f"'{file}' has no {k} in row {first} below the first line "
                              f'({empty.sum()} of {len(rows)} rows): fill it in, or delete the row.')
     again = rows[rows.duplicated('path', keep=False)]
     for path, o in again.groupby('path', sort=False):
         if len(o.drop_duplicates()) > 1:
-            a, b, *_ = (', '.join(row) for row in o[['label', 'split']].drop_duplicates().itertuples(index=False))
+            kinds = o[['label', 'split']].drop_duplicates()
+            a, b, *_ = (', '.join(row) for row in kinds.itertuples(index=False))
             raise ValueError(f"'{file}' names '{path}' twice, as ({a}) and as ({b}): keep one of them.")
     if len(again):
         n = len(again) - again.path.nunique()
-        warnings.warn(f"'{file}' names {n} pictures more than once, such as '{again.path.iloc[0]}': each counts once.")
+        warnings.warn(f"'{file}' names pictures more than once, such as '{again.path.iloc[0]}': "
+                      f'{n} rows are left out.')
     return rows.drop_duplicates('path')

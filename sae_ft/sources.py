@@ -99,9 +99,11 @@ def place_of(
     if spec in EMBEDDED: return ASSETS/spec
     path = Path(os.path.expanduser(spec))
     if os.path.exists(path): return path
-    is_path = str(spec).startswith(('/', '.', '~')) or str(spec).count('/') > 1 or path.suffix in ('.parquet', *LISTS)
+    is_path = str(spec).startswith(('/', '.', '~')) or str(spec).count('/') > 1
+    is_path = is_path or path.suffix in ('.parquet', *LISTS)
     if not is_path: return None
-    may_be = "'iconshift', 'iconwild', a folder of class folders, a parquet file or folder, a list (.csv), or a hub id"
+    may_be = ("'iconshift', 'iconwild', a folder of class folders, a parquet file or folder, a list (.csv), "
+              'or a hub id')
     raise FileNotFoundError(f"'{spec}' does not exist: dataset is {may_be}.")
 
 def find_source(

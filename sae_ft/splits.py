@@ -28,7 +28,7 @@ from .screening import known_by
 
 # %% ../nbs/01_splits.ipynb #spls0007
 GRID, LOW = 16, 4            # cells a side; frequencies a side that are compared first
-APART, LEVELS, FLAT = 1/4, 8., 2.  # of u and of colours, at most; a standard deviation below which all is flat
+APART, LEVELS, FLAT = 1/4, 8., 2.  # of u and of colours, at most; a contrast below which all is flat
 
 def sight(
     im: PIL.Image.Image,  # mode RGB
@@ -130,9 +130,10 @@ def said_of_splits(
     parts = ' and '.join(f'{len(after[k]):,}' for k in made)
     size = np.bincount(group)
     n, pictures = (size > 1).sum(), size[size > 1].sum()
-    together = f'; {n:,} groups of near-duplicates ({pictures:,} pictures) are each kept on one side' if n else ''
+    together = f'; {n:,} groups of near-duplicates ({pictures:,} pictures) are each kept on one side'
     return (f"{' and '.join(made)} did not come with the data and were taken from train: {parts} of "
-            f"{len(before['train']):,} pictures, in the proportions of the classes (seed {seed}){together}.")
+            f"{len(before['train']):,} pictures, in the proportions of the classes (seed {seed})"
+            f"{together if n else ''}.")
 
 def completed(
     data: dict,             # {split: data set}, with train

@@ -52,6 +52,7 @@ class TaskConfig(Config):
             raise ValueError(f'tasks is {self.tasks!r}: it must be a whole number, 1 or more.')
         if not isinstance(self.sigma, (int, float)) or not self.sigma > 0:
             raise ValueError(f'sigma is {self.sigma!r}: it must be a number above 0.')
+        if self.lam == 'auto': raise ValueError('lam auto is for one task: give a number for a sequence.')
         if get_task_method(self.sequence).trainable == 'lora': needs_peft()
         return super().check()
 

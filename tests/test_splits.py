@@ -17,12 +17,14 @@ from sae_ft.splits import copies, near_duplicates, sight
 def patches():
     "Thirty parts of two photographs."
     photos = [PIL.Image.fromarray(o) for o in load_sample_images().images]
-    return [p.crop((x, y, x + 106, y + 106)) for p in photos for x in range(0, 500, 106) for y in range(0, 300, 106)]
+    corners = [(x, y) for x in range(0, 500, 106) for y in range(0, 300, 106)]
+    return [p.crop((x, y, x + 106, y + 106)) for p in photos for x, y in corners]
 
 
 def again(im, quality=75, scale=1.):
     "Scaled, and saved as JPEG."
-    im.resize((round(im.width*scale), round(im.height*scale))).save(out := io.BytesIO(), 'JPEG', quality=quality)
+    small = im.resize((round(im.width*scale), round(im.height*scale)))
+    small.save(out := io.BytesIO(), 'JPEG', quality=quality)
     return PIL.Image.open(out).convert('RGB')
 
 
@@ -59,9 +61,9 @@ def test_copies_are_on_one_side_and_told_of(tmp_path, patches):
     names = [{r['image']['path'].rsplit('/', 1)[1][:2] for r in undecoded(o)}
              for o in (s.train, s.val, s.splits['test'].data)]
     assert sum(map(len, names)) == len(set.union(*names)) == 30
-    assert s.said == ['test and val did not come with the data and were taken from train: 6 and 6 of 60 pictures, '
-                      'in the proportions of the classes (seed 0); 30 groups of near-duplicates (60 pictures) are '
-                      'each kept on one side.']
+    assert s.said == ['test and val did not come with the data and were taken from train: 6 and 6 of 60 '
+                      'pictures, in the proportions of the classes (seed 0); 30 groups of near-duplicates '
+                      '(60 pictures) are each kept on one side.']
     assert s.said[0] in repr(s)
 
 
