@@ -232,7 +232,7 @@ class RunTable(Widget):
             if column.endswith('change'): return f'{v:+.1f}'
             if column.endswith('%'): return f'{v:.1f}'
             return html.escape(f'{v:g}' if isinstance(v, float) else str(v))
-        cell = '<{0} style="padding:2px 8px;text-align:{1}">{2}</{0}>'.format
+        cell = '<{0} style="padding:2px 8px;text-align:{1};white-space:nowrap">{2}</{0}>'.format
         head = ''.join(cell('th', 'left', html.escape(o)) for o in self.columns)
         def line(o): return ''.join(cell('td', 'left', shown(k, o.get(k))) for k in self.columns)
         body = ''.join(f'<tr>{line(o)}</tr>' for o in self.ordered())
