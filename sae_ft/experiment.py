@@ -36,7 +36,7 @@ from .settings import Config, advice, alphas
 from .strength import settle
 from .tracker import Tracked
 from .trainer import finetune, runs_frozen
-from .verdict import on_validation, verdict
+from .verdict import brought_nothing, on_validation
 from .watched import Watched
 
 # %% ../nbs/05_experiment.ipynb #a868c20b
@@ -259,7 +259,7 @@ class Experiment(Timed):
                  validation=self.validation, seconds=round(time.monotonic() - self.t0, 1))
         clear_up(self.folder)
         done = load_run(self.folder)
-        if self.progress and (said := verdict(done)): print(said)
+        if self.progress and (said := brought_nothing(done)): print(said)
         return done
 
 

@@ -8,7 +8,8 @@ from sae_ft import experiment
 from sae_ft.experiment import Replay, run
 from sae_ft.plumbing.files import read_json
 from sae_ft.settings import Config
-from sae_ft.strength import chosen, said_of, settle, strengths_tried
+from sae_ft.strength import chosen_strength, said_of, settle, strengths_tried
+from sae_ft.sweep import sweep
 from sae_ft.tasks_run import TaskConfig
 from tiny_runs import TINY, one_line
 
@@ -18,7 +19,7 @@ class Cut(BaseException): pass
     (lambda lam: .9, 81.), (lambda lam: .9 - .02*(lam > 2), 1.), (lambda lam: .9 - .02*(lam > .2), .111),
     (lambda lam: .5 + .1*(lam < .001), 1.), (lambda lam: .5 + .1*(lam == 3), 3.)])
 def test_the_strength_that_is_chosen(curve, best):
-    assert chosen(strengths_tried(curve, 1.)) == best
+    assert chosen_strength(strengths_tried(curve, 1.)) == best
 
 def test_the_real_thing(tmp_path, monkeypatch, capsys):
     small = {**TINY, 'limit': 40, 'sae_epochs': 2}
@@ -42,6 +43,8 @@ def test_the_real_thing(tmp_path, monkeypatch, capsys):
         assert (where/'model.safetensors').read_bytes() == weights
     again = experiment.experiment(cfg, progress=False)        # the same command shows it
     assert isinstance(again, Replay) and again.cfg.lam == record['chosen']
+    again = dict(small, lam='auto', out_dir=cfg.out_dir)      # in a sweep, too
+    assert list(sweep([again], progress=False).state) == ['was done']
     plain = run(replace(cfg, lam=record['chosen'], out_dir=str(tmp_path/'plain')), progress=False)
     assert plain.of('step') == done.of('step') and plain.results['after'] == done.results['after']
 

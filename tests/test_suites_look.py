@@ -4,7 +4,7 @@ import PIL.Image
 import pytest
 from small_data import cache, folder, load, make_suite  # noqa: F401
 
-from sae_ft.suites_look import findings, first_look, measured, names_table, sharpness
+from sae_ft.suites_look import findings, first_look, measures, names_table, sharpness
 
 def noise(size, seed=0):
     return PIL.Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size[::-1], 3), dtype=np.uint8))
@@ -28,7 +28,7 @@ def test_what_is_wrong_is_said(tmp_path):
     for place in ('test/cat/0.png', 'test/dog/0.png'): (root/place).write_bytes(twin)
     noise((20, 20), 1000).save(root/'train'/'cat'/'1.png')
     suite = load(root)
-    table = measured(suite)
+    table = measures(suite)
     said = ' '.join(findings(table, suite.classnames))
     for part in (
             "'cat' with 94 % of the pictures, the rarest 'dog' with 4 pictures", '1 classes have fewer',
@@ -42,7 +42,7 @@ def test_what_is_wrong_is_said(tmp_path):
 
 def test_any_pictures_can_be_looked_at(tmp_path):
     suite = load(folder(tmp_path, {'a$b': 11, 'c_d': 11}))  # of one colour, eight pixels wide
-    said = ' '.join(findings(measured(suite, most=5), suite.classnames))
+    said = ' '.join(findings(measures(suite, most=5), suite.classnames))
     assert 'No near-duplicates were found.' in said
     first_look(suite).savefig(tmp_path/'fig.png')
 
@@ -50,7 +50,7 @@ def test_many_classes_and_classes_of_other_splits(tmp_path):
     suite = load(folder(tmp_path, {f'c{i:02}': 3 for i in range(30)}))
     bars = first_look(suite).subfigs[0].axes[0]
     assert len(bars.get_yticklabels()) == 20 and 'rarest' in bars.get_title()
-    assert set(measured(load(make_suite(tmp_path/'s'))).split) == {'train', 'val', 'photo', 'sketch'}
+    assert set(measures(load(make_suite(tmp_path/'s'))).split) == {'train', 'val', 'photo', 'sketch'}
 
 def test_names_and_what_they_were_taken_for(tmp_path):
     suite = load(folder(tmp_path, {'1.SeaLion': 12, '2.Dog': 12}))

@@ -7,7 +7,7 @@ import pytest
 from sae_ft.experiment import run
 from sae_ft.runs import load_run
 from sae_ft.settings import Config
-from sae_ft.tracker import Tracked, numbers
+from sae_ft.tracker import Tracked, values_of
 from tiny_runs import TINY, done, one_line  # noqa: F401
 
 END = dict(event='end', before=dict(line=dict(value=.4)), after=dict(line=dict(value=.6)))
@@ -69,4 +69,4 @@ def test_a_tracker_that_is_not_here_is_refused_first(monkeypatch):
 
 def test_every_line_of_a_run_can_be_handed_on(done):
     for line in done.metrics:
-        assert all(isinstance(v, (int, float)) for v in numbers(line).values()), line
+        assert all(isinstance(v, (int, float)) for v in values_of(line).values()), line

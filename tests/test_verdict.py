@@ -6,7 +6,7 @@ from PIL import Image
 
 from sae_ft.experiment import run
 from sae_ft.settings import Config
-from sae_ft.verdict import verdict
+from sae_ft.verdict import brought_nothing
 from tiny_runs import TINY, done  # noqa: F401
 
 def test_a_run_knows_its_opponents(done):
@@ -16,7 +16,7 @@ def test_a_run_knows_its_opponents(done):
     again = run(replace(done.config, method='zero-shot', out_dir=f'{done.folder}-zero-shot'), progress=False)
     same = again.results['validation']
     assert same['tuned'] == same['zero_shot'] == found['zero_shot']
-    assert verdict(again) == ''
+    assert brought_nothing(again) == ''
 
 @pytest.fixture(scope='module')
 def noise(tmp_path_factory):
@@ -31,7 +31,7 @@ def noise(tmp_path_factory):
 def test_a_run_that_brought_nothing_says_so(noise, tmp_path, capsys):
     cfg = Config(**TINY | dict(lr=1e-8), dataset=noise, lam=1000., out_dir=str(tmp_path/'a'))
     done = run(cfg)
-    said = verdict(done)
+    said = brought_nothing(done)
     assert said.startswith('Tuning brought nothing: of 4 validation pictures')
     assert said in capsys.readouterr().out
     assert "'linen' always 75.0 %" in said and 'lower lam (now 1000;' in said
