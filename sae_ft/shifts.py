@@ -14,6 +14,7 @@ from scipy.stats import t as student
 from .methods import METHODS
 from .runs import Run
 from .sources import SPLIT_KINDS
+from .strength import WITHIN, largest_within
 
 # %% ../nbs/07_shifts.ipynb #22df05f5
 SETTINGS = ['method', 'lam', 'k', 'expansion', 'sae_kind', 'seed', 'dataset']
@@ -95,7 +96,7 @@ def cell(
 # %% ../nbs/07_shifts.ipynb #8b117e00
 def choose(
     runs: list,            # candidates: methods at several lam, and 'ft'
-    within: float = .01,   # how far behind the best validation accuracy
+    within: float = WITHIN,  # how far behind the best validation accuracy
 ) -> pd.DataFrame:         # a row a method and lam: val_accuracy (0 to 1), behind (of the best), chosen, edge
     "The largest lam of each method within reach of the best. Raises ValueError without a run of 'ft'."
     trained = [(o, o.of('epoch')) for o in runs]
@@ -111,16 +112,11 @@ def choose(
     table = table[regularised].sort_values(['method', 'lam'])
     best = table.groupby('method').val_accuracy.transform('max').clip(lower=plain)
     table['behind'] = best - table.val_accuracy
-    chosen = {m: _largest(o, within) for m, o in table.groupby('method')}
-    table['chosen'] = [i == chosen[m] for i, m in zip(table.index, table.method)]
+    chosen = {m: largest_within(dict(zip(o.lam, o.behind)), within) for m, o in table.groupby('method')}
+    table['chosen'] = [lam == chosen[m] for lam, m in zip(table.lam, table.method)]
     least, most = (table.groupby('method').lam.transform(o) for o in ('min', 'max'))
     table['edge'] = table.chosen & ((table.lam == least) | (table.lam == most))
     return table.reset_index(drop=True)
-
-def _largest(rows, within):
-    "Index of the largest lam within reach, or of the nearest one."
-    near = rows[rows.behind <= within]
-    return near.lam.idxmax() if len(near) else rows.behind.idxmin()
 
 def choice_table(
     table: pd.DataFrame,  # of `choose`

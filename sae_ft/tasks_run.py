@@ -54,6 +54,7 @@ class TaskConfig(Config):
             raise ValueError(f'sigma is {self.sigma!r}: it must be a number above 0.')
         if self.num_processes != 1:
             raise ValueError('a sequence of tasks works in one process: leave num_processes at 1.')
+        if self.lam == 'auto': raise ValueError('lam auto is for one task: give a number for a sequence.')
         if get_task_method(self.sequence).trainable == 'lora': needs_peft()
         return super().check()
 
