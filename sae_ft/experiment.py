@@ -31,14 +31,15 @@ from .plumbing.several import team
 from .plumbing.tables import write_table
 from .plumbing.threads import same_threads
 from .record import Timed
-from .runs import Run, check_folder, clear_up, gone_on, is_finished, load_run, suite_of, threads_of
+from .runs import Run, check_folder, clear_up, gone_on, is_finished, load_run
+from .runs import sizes_of, suite_of, threads_of
 from .sae_train import train_sae
 from .settings import Config, advice, alphas
 from .strength import settle
 from .together import Beside, together
 from .tracker import Tracked
 from .trainer import finetune, runs_frozen
-from .verdict import on_validation, verdict
+from .verdict import brought_nothing, on_validation
 from .watched import Watched
 
 # %% ../nbs/05_experiment.ipynb #a868c20b
@@ -92,19 +93,13 @@ class Experiment(Timed):
     def provenance(self):
         "What config.json holds: settings, and all that the run comes from."
         suite, cfg = self.suite, self.cfg
-        sizes = dict(
-            d=self.clip.d, dictionary=self.sae.n if self.sae else round(cfg.expansion*self.clip.d),
-            classes=len(suite.classnames), train=len(suite.train), val=len(suite.val),
-            parameters=sum(p.numel() for p in self.classifier.parameters()),
-            **{k: len(o.data) for k, o in suite.splits.items()})
+        dictionary = self.sae.n if self.sae else round(cfg.expansion*self.clip.d)
+        sizes = dict(d=self.clip.d, dictionary=dictionary, **sizes_of(self.classifier, suite))
         return dict(settings=asdict(cfg), seed=cfg.seed, command=command(), revision=revision(),
                     versions=versions(), hardware=hardware(cfg.device), fingerprint=self.fingerprint,
                     sizes=sizes, skipped=suite.skipped, classnames=list(suite.classnames), said=suite.said)
 
-    def log(self, **line):
-        "Append one line to metrics.jsonl."
-        self.journal.add(**line)
-
+    def log(self, **line): self.journal.add(**line)
     @property
     def home(self):
         "The run folder. Raises OSError if it is not there any more."
@@ -120,8 +115,7 @@ class Experiment(Timed):
         file = self.home/f'epoch-{epoch}.safetensors'
         if self.cfg.keep_epochs: write_tensors(file, plain_state(self.classifier))
 
-    def stored(self, name, classifier):
-        "Where embeddings are kept, and what they are of."
+    def stored(self, name, classifier):  # where embeddings are kept, and what they are of
         contents = dict(weights=digest(classifier.state_dict()), data=self.suite.fingerprint)
         return dict(folder=self.home/'checkpoint'/name, contents=contents, every=self.cfg.save_every)
 
@@ -197,7 +191,8 @@ class Experiment(Timed):
         self.theta1, alpha = self.state(), method.wise if cfg.wise_alpha is None else cfg.wise_alpha
         if alpha is not None: self.classifier.load_state_dict(wise(self.theta0, self.theta1, alpha))
         with self.timed('judging'): self.z1 = self.embed('tuned')
-        self.after = self.judge('tuned', self.z1)
+        self.after, own = self.judge('tuned', self.z1), self.history if alpha is None else []
+        self.validation = on_validation(suite, self.val0, self.theta0, self.classifier, cfg, own)
         return self.after
 
     def watch(self):
@@ -215,7 +210,6 @@ class Experiment(Timed):
         with self.timed('drift and averages'):
             self.drifts = self.drift(self.z1)
             self.log(event='drift', splits=self.drifts)
-            self.validation = on_validation(self.suite, self.val0, self.theta0, self.classifier, self.cfg)
             self.measure_average()
             for alpha in alphas(self.cfg.wise_curve): self.measure_wise(alpha)
             if self.cfg.keep_epochs: self.measure_epochs()
@@ -253,7 +247,7 @@ class Experiment(Timed):
         clear_up(self.folder)
         team().wait()  # for this
         done = load_run(self.folder)
-        if self.progress and (said := verdict(done)): print(said)
+        if self.progress and (said := brought_nothing(done)): print(said)
         return done
 
 

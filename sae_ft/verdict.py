@@ -21,14 +21,16 @@ def on_validation(
     zero_shot: dict,         # state of the classifier before tuning
     classifier: Classifier,  # tuned
     cfg: Config,             # batch_size, device, precision, workers
+    history: list = (),      # of `finetune`, if its last epoch's weights are those of the classifier
 ) -> dict:                   # tuned, zero_shot and commonest: accuracies (0 to 1); class_name; n pictures
     "How three opponents do on the validation pictures."
     z, y = (o[frozen[1] >= 0] for o in frozen)  # without pictures that cannot be read
     right = answer(classifier, z, zero_shot['head.weight']) == y
     (label, count), = Counter(y.tolist()).most_common(1)
-    return dict(
-        tuned=validation_accuracy(classifier, suite.val, cfg), zero_shot=right.float().mean().item(),
-        commonest=count/len(y), class_name=suite.classnames[label], n=len(y))
+    epochs = [o['val_accuracy'] for o in history if o['event'] == 'epoch']
+    tuned = epochs[-1] if epochs else validation_accuracy(classifier, suite.val, cfg)
+    return dict(tuned=tuned, zero_shot=right.float().mean().item(), commonest=count/len(y),
+                class_name=suite.classnames[label], n=len(y))
 
 # %% ../nbs/04_verdict.ipynb #verd0009
 def remedies(

@@ -115,6 +115,10 @@ class Checkpoint:
         self.before.unlink(missing_ok=True)
         with suppress(OSError): os.link(self.path, self.before)
 
+    def remove(self):
+        "Forget all of it."
+        for o in (self.path, self.before): o.unlink(missing_ok=True)
+
     def load(self,
         what: Optional[dict] = None,  # what it must be of, as saved under this name; None: anything
         needs: tuple = (),            # names that `place` must have
