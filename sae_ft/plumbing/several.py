@@ -75,8 +75,9 @@ class Team(Alone):
 
     def share(self, rows):
         n = ceil(len(rows)/self.of)
-        at = [i % len(rows) for i in range(self.rank*n, (self.rank + 1)*n)]
-        return rows[at] if torch.is_tensor(rows) else [rows[i] for i in at]
+        first, end = self.rank*n, (self.rank + 1)*n
+        if torch.is_tensor(rows): return rows[torch.arange(first, end, device=rows.device) % len(rows)]
+        return [rows[i % len(rows)] for i in range(first, end)]
 
     def gathered(self, x, n): return None if x is None else _Gathered.apply(x, self.rank, self.of)[:n]
     def mean(self, x, n): return self.gathered(x.flatten(1).mean(1), n).mean()
