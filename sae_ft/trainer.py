@@ -66,7 +66,6 @@ def trainable_parameters(
     for p in params: p.requires_grad_(True)
     return params
 
-
 # %% ../nbs/04_trainer.ipynb #ddf5c8ef
 def runs_frozen(
     objective: nn.Module,  # (z, logits, y), or (z, logits, y, z0) -> scalar
