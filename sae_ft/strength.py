@@ -74,7 +74,8 @@ def as_chosen(
     file = cfg.folder()/RECORD
     if cfg.lam != 'auto' or not file.is_file(): return cfg
     lam = read_json(file).get('chosen')
-    if not isinstance(lam, (int, float)): raise ValueError(f"'{file}' is damaged: it has no number as chosen.")
+    if not isinstance(lam, (int, float)):
+        raise ValueError(f"'{file}' is damaged: it has no number as chosen.")
     return replace(cfg, lam=lam, out_dir=str(file.parent))
 
 def _search(cfg, run, progress):
