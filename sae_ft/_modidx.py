@@ -454,7 +454,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                       'sae_ft.interventions.turn_up': ('interventions.html#turn_up', 'sae_ft/interventions.py'),
                                       'sae_ft.interventions.worst_group': ('interventions.html#worst_group', 'sae_ft/interventions.py')},
             'sae_ft.launch': { 'sae_ft.launch.main': ('launch.html#main', 'sae_ft/launch.py'),
-                               'sae_ft.launch.settings_of': ('launch.html#settings_of', 'sae_ft/launch.py'),
+                               'sae_ft.launch.settings_given': ('launch.html#settings_given', 'sae_ft/launch.py'),
                                'sae_ft.launch.value_of': ('launch.html#value_of', 'sae_ft/launch.py')},
             'sae_ft.lora': { 'sae_ft.lora.Weights': ('lora.html#weights', 'sae_ft/lora.py'),
                              'sae_ft.lora.Weights.__init__': ('lora.html#weights.__init__', 'sae_ft/lora.py'),
