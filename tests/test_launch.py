@@ -4,7 +4,7 @@ from dataclasses import fields
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sae_ft.launch import main, config_of, value_of
+from sae_ft.launch import main, settings_given, value_of
 from sae_ft.settings import Config
 from tiny_runs import TINY
 
@@ -18,8 +18,8 @@ def test_all_else_is_text(text): assert value_of(text) == text
 def test_every_setting_is_an_option():
     cfg = Config(**TINY)
     words = [o for f in fields(Config) for o in (f'--{f.name}', str(getattr(cfg, f.name)))]
-    assert config_of(words) == cfg
-    assert config_of(['--batch-size', '8', '--wise_curve', '0.25,0.5']).wise_curve == (.25, .5)
+    assert settings_given(words) == cfg
+    assert settings_given(['--batch-size', '8', '--wise_curve', '0.25,0.5']).wise_curve == (.25, .5)
 
 def test_a_finished_run_is_said_to_be(done, capsys):
     words = [o for k, v in (TINY | dict(out_dir=str(done.folder))).items() for o in (f'--{k}', str(v))]
