@@ -182,7 +182,7 @@ def draw(reads: dict[str, set], notebook: dict[str, str]):
 
     left = min(x[o] - width[o]/2 for o in level) - .8
     right = max(x[o] + width[o]/2 for o in level) + .3
-    fig, ax = plt.subplots(figsize=(8.4, .33*(len(rows) + 3.1)), dpi=100)
+    fig, ax = plt.subplots(figsize=(.62*(right - left), .33*(len(rows) + 3.1)), dpi=100)
     fig.subplots_adjust(0, 0, 1, 1)
     ax.set(xlim=(left, right), ylim=(-len(rows) - 2.4, .7))
     ax.axis('off')
@@ -208,9 +208,10 @@ def draw(reads: dict[str, set], notebook: dict[str, str]):
         fill = blue if any(map(is_plumbing, reads[name])) else 'w'
         box(x[name], y[name], width[name] - .2, 2*half, name, fill)
     names = [o.removeprefix('plumbing.') for o in sorted(filter(is_plumbing, reads), key=notebook.get)]
-    lines = textwrap.wrap(f"plumbing: {', '.join(names)}", 120)
+    lines = textwrap.wrap(f"plumbing: {', '.join(names)}", int(7*(right - left)))
     text = '\n'.join([*lines, 'read by all blue boxes; reads none of them'])
-    box((left + right)/2, -len(rows) - .3 - .3*(len(lines) + 1), right - left - .5, .6*(len(lines) + 1), text, blue)
+    high = .6*(len(lines) + 1)
+    box((left + right)/2, -len(rows) - .3 - high/2, right - left - .5, high, text, blue)
     plt.close(fig)
     return fig
 
