@@ -10,7 +10,6 @@ import ast, sys
 from typing import Optional
 
 from .experiment import run
-from .plumbing.faults import in_kernel
 from .plumbing.several import team
 from .runs import Run
 from .settings import Config
@@ -45,4 +44,4 @@ def main(
     if team().first: print(f"'{found.folder}' is finished, by {found.processes} process(es).")
     return found
 
-if __name__ == '__main__' and not in_kernel(): main()
+if __name__ == '__main__' and globals().get('__spec__'): main()  # started by -m, not a cell of a notebook
