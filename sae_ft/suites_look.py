@@ -123,7 +123,7 @@ def _bars(ax, table, words):
     ax.barh(at, shown[False], left=shown[True], color=COLOURS[1], label='other splits')
     ax.set_yticks(at, names, fontsize=7, parse_math=False)
     ax.invert_yaxis()
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(framealpha=.9, fontsize=8)
     which = 'pictures a class' if len(shown) == len(count) else 'the commonest and the rarest classes'
     ax.set(title=which, xlabel='pictures')
 
