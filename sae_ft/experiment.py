@@ -112,8 +112,9 @@ class Experiment(Timed):
     def state(self): return {k: v.detach().clone() for k, v in self.classifier.state_dict().items()}
     def keep_epoch(self, epoch):
         self.watched.look(self.classifier, epoch)
-        file = self.home/f'epoch-{epoch}.safetensors'
-        if self.cfg.keep_epochs: write_tensors(file, plain_state(self.classifier))
+        if self.cfg.keep_epochs: self.keep_weights(epoch)
+    def keep_weights(self, epoch):
+        write_tensors(self.home/f'epoch-{epoch}.safetensors', plain_state(self.classifier))
 
     def stored(self, name, classifier):  # where embeddings are kept, and what they are of
         contents = dict(weights=digest(classifier.state_dict()), data=self.suite.fingerprint)
@@ -183,7 +184,7 @@ class Experiment(Timed):
         objective = method.objective and method.objective(ctx)
         frozen = ctx.frozen if reg or runs_frozen(objective) else None
         self.clip.model = None  # the text tower is not needed any more
-        self.watch()
+        self.watched = Watched(self.home/'checkpoint'/'watched.json', suite, cfg).look(self.classifier, 0)
         with self.timed('fine-tuning'):
             _, self.history = finetune(
                 self.classifier, suite, reg, cfg, stages, self.log, self.progress, objective, frozen,
@@ -194,11 +195,6 @@ class Experiment(Timed):
         self.after, own = self.judge('tuned', self.z1), self.history if alpha is None else []
         self.validation = on_validation(suite, self.val0, self.theta0, self.classifier, cfg, own)
         return self.after
-
-    def watch(self):
-        "Leave what the classifier says now for whoever looks on."
-        file = self.home/'checkpoint'/'watched.json'
-        self.watched = Watched(file, self.suite, self.cfg).look(self.classifier, 0)
 
     def drift(self, embedded):
         "Drift of embeddings from .z0: split -> measures."

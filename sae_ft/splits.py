@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GRID', 'LOW', 'APART', 'LEVELS', 'FLAT', 'MOST_CARVED', 'sight', 'near_duplicates', 'read_sights', 'copies',
-           'fill_splits', 'said_of_splits', 'completed']
+           'together_or_alone', 'fill_splits', 'said_of_splits', 'completed']
 
 # %% ../nbs/01_splits.ipynb #spls0004
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +94,18 @@ def copies(
 # %% ../nbs/01_splits.ipynb #spls000d
 MOST_CARVED = 10_000  # groups of train that become a missing split, at most: enough to choose by
 
+def _most(part, n): return max(1, round(part*n))  # pictures of a group that leaves train
+
+def together_or_alone(
+    group: np.ndarray,  # (N,) of `copies`
+    splits: int,        # how many are missing
+    part: float = .1,   # of train, for each of them
+) -> np.ndarray:        # (N,)
+    "The groups; each picture on its own where copies are so many that nothing could leave train."
+    sizes = np.bincount(group)
+    few = (sizes > 0) & (sizes <= _most(part, len(group)))
+    return group if few.sum() > splits else np.arange(len(group))
+
 def fill_splits(
     data: dict,           # with train
     seed: int = 0,        # of the choice
@@ -105,8 +117,9 @@ def fill_splits(
     data, rows = dict(data), np.arange(len(data['train']))
     group = rows if group is None else group
     y = np.array(data['train']['label'][:])
-    _, first = np.unique(group, return_index=True)
-    first = np.sort(first)  # one row of each group
+    few = np.bincount(group) <= _most(part, len(group))   # groups that may leave train
+    numbers, first = np.unique(group, return_index=True)
+    first = np.sort(first[few[numbers]])                  # one row of each
     n = max(1, min(MOST_CARVED, round(part*len(first))))
     for k in needed:
         if k in data: continue
@@ -146,5 +159,6 @@ def completed(
     missing = [k for k in needed if k not in data]
     if not missing: return data, []
     group = copies(data['train'], *how) if look else np.arange(len(data['train']))
+    group = together_or_alone(group, len(missing))
     filled = fill_splits(data, seed, needed, group=group)
     return filled, [said_of_splits(data, filled, group, seed)]

@@ -25,8 +25,7 @@ class Unwritten:
 class Beside:
     "What an experiment does otherwise in a process beside the first."
     def start(self): self.journal = Unwritten()
-    def watch(self): "The first one leaves what is looked at."
-    def keep_epoch(self, epoch): "The first one keeps it."
+    def keep_weights(self, epoch): "The first one does."
     def save(self):
         "Wait until the first has saved; returns the folder read back."
         team().wait()
