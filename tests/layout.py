@@ -182,7 +182,8 @@ def draw(reads: dict[str, set], notebook: dict[str, str]):
 
     left = min(x[o] - width[o]/2 for o in level) - .8
     right = max(x[o] + width[o]/2 for o in level) + .3
-    fig, ax = plt.subplots(figsize=(.62*(right - left), .33*(len(rows) + 3.1)), dpi=100)
+    wide = .62*(right - left)
+    fig, ax = plt.subplots(figsize=(wide, .33*(len(rows) + 3.1)), dpi=min(100, int(890/wide)))
     fig.subplots_adjust(0, 0, 1, 1)
     ax.set(xlim=(left, right), ylim=(-len(rows) - 2.4, .7))
     ax.axis('off')
