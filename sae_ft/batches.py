@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from .crops import View
 from .decoded import Decoded, Seen, Views, as_it_is
 from .plumbing.faults import explained
+from .plumbing.several import team
 from .settings import Config
 
 # %% ../nbs/04_batches.ipynb #3930bffc
@@ -33,17 +34,17 @@ class Shuffle(Sampler):
     def __iter__(self): return ((self.epoch, i) for i in self.order()[self.start:])
 
 class Crops(Dataset):
-    "Batches of pictures by (epoch, index), with crops that seed, epoch and index fix."
+    "This process's share of batches by (epoch, index), with crops that seed, epoch and index fix."
     def __init__(self,
         images: Decoded,
         view: View,       # of the tower
         seed: int,        # of the run
-    ): self.images, self.view, self.seed = Views([images], view), view, seed
+    ): self.images, self.view, self.seed, self.team = Views([images], view), view, seed, team()
 
     def __len__(self): return len(self.images)
 
     def __getitems__(self, at):  # [(epoch, index)] of a batch, all of one epoch
-        (epoch, *_), rows = zip(*at)
+        (epoch, *_), rows = zip(*self.team.share(at))
         groups, y = self.images.take(rows)
         return Seen(groups, self.view, (list(rows), self.seed, epoch, len(self))), y
 

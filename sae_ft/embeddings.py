@@ -9,16 +9,17 @@ __all__ = ['embed_batches', 'embed', 'embed_kept', 'stretches', 'embed_blocks']
 import time
 from itertools import islice
 from math import ceil
-from typing import Callable
+from typing import Callable, Optional
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .decoded import Views
+from .decoded import Views, rows_of_batches
 from .plumbing.blocks import Blocks
 from .plumbing.devices import autocast, pick_device
 from .plumbing.resume import kept_on_stop
+from .plumbing.several import Alone, team
 from .plumbing.store import Store
 
 # %% ../nbs/01_embeddings.ipynb #a7786041
@@ -31,18 +32,24 @@ def embed_batches(
     progress: bool = True,     # show a bar
     workers: int = 0,          # processes that decode pictures; 0: this one
     start: int = 0,            # the first picture
+    among: Optional[Alone] = None,  # who shares the pictures; None: the processes of this run
 ):                             # yields z (B, d) float32 and labels (B,) long, both on the CPU
     "Embed picture after picture from `start` on, without gradients. Raises ValueError for an empty data set."
     if not len(dataset): raise ValueError('there is no picture to embed: the data set is empty.')
-    device, batches = pick_device(device), _loader(dataset, batch_size, workers, start)
+    device, among = pick_device(device), among or team()
+    batches = _loader(dataset, batch_size, workers, start, among.share)
     for x, y in tqdm(batches, desc='embed', unit='batch', disable=not progress):
-        with torch.no_grad(), autocast(device, precision): z = encode(x.to(device)).float().cpu()
+        with torch.no_grad(), autocast(device, precision): z = encode(x.to(device)).float()
+        n = min(batch_size, len(dataset) - start)
+        start += n
+        z, y = (among.gathered(o.to(device), n).cpu() for o in (z, y))
         yield z, y.long()
 
-def _loader(dataset, batch_size, workers, start):
+def _loader(dataset, batch_size, workers, start, share):
     "Batches in the order of the data set: what has a `to`, and labels."
-    if isinstance(dataset, Views): return dataset.loader(batch_size, workers, start)
-    return DataLoader(Subset(dataset, range(start, len(dataset))), batch_size, num_workers=workers)
+    if isinstance(dataset, Views): return dataset.loader(batch_size, workers, start, share)
+    rows = rows_of_batches(len(dataset), batch_size, start)
+    return DataLoader(dataset, batch_sampler=[share(o) for o in rows], num_workers=workers)
 
 def embed(
     encode: Callable,  # as for `embed_batches`
@@ -58,7 +65,7 @@ class _Parts:
     "The batches so far, of which the first `kept` are in the store."
     def __init__(self, store, every):
         self.store, self.every = store, every
-        self.zs, self.ys = store.read()
+        with team().first_goes(): self.zs, self.ys = store.read()
         self.kept, self.last = len(self.zs), time.monotonic()
 
     def __len__(self): return sum(map(len, self.zs))  # pictures
@@ -74,7 +81,7 @@ class _Parts:
         "Write what is new as one part."
         zs, ys = self.zs[self.kept:], self.ys[self.kept:]
         start = sum(map(len, self.zs[:self.kept]))
-        if zs: self.store.write(start, torch.cat(zs), torch.cat(ys))
+        if zs and team().first: self.store.write(start, torch.cat(zs), torch.cat(ys))
         self.kept, self.last = len(self.zs), time.monotonic()
 
 # %% ../nbs/01_embeddings.ipynb #1830bdff
@@ -91,7 +98,9 @@ def embed_kept(
 
     Raises ValueError for a folder with other embeddings, OSError for a full disk."""
     if folder is None: return embed(encode, dataset, batch_size, **how)
-    parts = _Parts(Store(folder, dict(contents, pictures=len(dataset), batch_size=batch_size)), every)
+    about = dict(contents, pictures=len(dataset), batch_size=batch_size)
+    with team().first_goes(): store = Store(folder, about)
+    parts = _Parts(store, every)
 
     def where():
         return (f": {len(parts):,} of {len(dataset):,} pictures are embedded and kept in '{folder}'; "
@@ -132,7 +141,7 @@ def embed_blocks(
         raise ValueError(f'a block has {blocks.size} rows: choose a batch_size that divides it, '
                          f'unlike {batch_size}.')
     for starts in stretches(blocks.missing(part, of), blocks.size):
-        batches = embed_batches(encode, dataset, batch_size, start=starts[0], **how)
+        batches = embed_batches(encode, dataset, batch_size, start=starts[0], among=Alone(), **how)
         for start in starts:
             z, y = zip(*islice(batches, ceil(blocks.length(start)/batch_size)))
             blocks.write(start, z=torch.cat(z), y=torch.cat(y))

@@ -18,6 +18,7 @@ from .activations import Taps
 from .codes import Codes, codes_of
 from .conceptors import Conceptor
 from .plumbing.faults import moved
+from .plumbing.several import team
 
 # %% ../nbs/03_losses.ipynb #3f77f283
 def full_precision(z): return z if z.dtype == torch.float64 else z.float()
@@ -278,14 +279,14 @@ class LDIFS(Regulariser):
         with self.taps, self.taps0: yield
 
     def unit(self, h): return F.normalize(full_precision(h), dim=1 if h.ndim == 4 else -1)
-    def gap(self, h, h0): return (self.unit(h) - self.unit(h0).detach()).pow(2).mean()
+    def gap(self, h, h0, n): return team().mean((self.unit(h) - self.unit(h0).detach()).pow(2), n)
 
     def price(self, move):
         shapes, shapes0 = ({k: tuple(h.shape) for k, h in o.last.items()} for o in (self.taps, self.taps0))
         if not shapes or shapes != shapes0:
             raise ValueError('LDIFS compares activations: '
                              'run the tuned and the frozen tower on the same pictures first.')
-        gaps = [self.gap(h, self.taps0.last[k]) for k, h in self.taps.last.items()]
+        gaps = [self.gap(h, self.taps0.last[k], len(move.z)) for k, h in self.taps.last.items()]
         return sum(gaps)/len(gaps)
 
 # %% ../nbs/03_losses.ipynb #1a630df6

@@ -25,6 +25,7 @@ from .losses import (L1, L2, L2SP, LDIFS, MSE, PCA, ContextKL, Lipsum, Nuclear, 
 from .losses_drrho import DRRho, LogMeans, log_loss, log_pair_means
 from .losses_sae import KL, AddRemove, Preservation, Residual, Sparse, Wasserstein
 from .plumbing.faults import known
+from .plumbing.several import team
 
 # %% ../nbs/03_methods.ipynb #21d520b6
 @dataclass
@@ -76,8 +77,12 @@ class Contrastive(nn.Module):
         which = torch.randint(len(self.templates), (len(y),))
         return self.tokens[y, which.to(y.device)]
 
+    def encode(self, tokens):  # (B, context) -> unit rows (B, d), a share of them by each process
+        own = self.text.encode_text(team().share(tokens), normalize=True)
+        return team().gathered(own.float(), len(tokens))
+
     def forward(self, z, logits, y):  # (B, d), (B, C), (B,)
-        t = self.text.encode_text(self.prompts(y), normalize=True).float()                       # (B, d)
+        t = self.encode(self.prompts(y))                                                         # (B, d)
         with torch.autocast(z.device.type, enabled=False):
             similarity = self.text.logit_scale.exp()*F.normalize(z.float(), dim=-1) @ t.T    # (B, B)
             same = torch.arange(len(y), device=z.device)
@@ -105,7 +110,7 @@ class SteeredContrastive(Contrastive):
 
     def forward(self, z, logits, y, z0):  # (B, d), (B, C), (B,), (B, d)
         which = torch.randint(len(self.templates), (len(y),)).to(y.device)
-        t = self.text.encode_text(self.tokens[y, which], normalize=True).float()      # (B, d)
+        t = self.encode(self.tokens[y, which])                                        # (B, d)
         with torch.autocast(z.device.type, enabled=False):
             s = F.normalize(z.float(), dim=-1) @ t.T                                  # (B, B)
             s0 = F.normalize(z0.float(), dim=-1) @ self.texts[y, which].T

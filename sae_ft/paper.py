@@ -109,7 +109,8 @@ def _sae(root):
     return default + sizes + wild
 
 def _rates(root):
-    return [main_run(root, method, seed, lr=lr) for seed in FEW_SEEDS for method in RATES for lr in RATES[method]]
+    return [main_run(root, method, seed, lr=lr)
+            for seed in FEW_SEEDS for method in RATES for lr in RATES[method]]
 
 def _paths(root):
     "Plain fine-tuning, and each method with each of its candidates."

@@ -36,7 +36,7 @@ class Preset:
 
 CHOSEN = {'l2-sp': .03, 'ldifs': 500., 'l2': 3., 'car-ft': 10., 'lipsum-ft': 1., 'sae-ft-sparse': .5}
 RATES = {}  # but for these, that of plain fine-tuning
-TRAINING = dict(method='sae-ft', lam=1., weight_decay=.1, clip_grad=1., crop=.9, expansion=4)  # what all agree in
+TRAINING = dict(method='sae-ft', lam=1., weight_decay=.1, clip_grad=1., crop=.9, expansion=4)
 PAPER = dict(TRAINING, lr=1e-5, warmup=500, epochs=10, batch_size=128, sae_epochs=100, **from_official())
 
 PRESETS = {o.name: o for o in [

@@ -17,6 +17,7 @@ from .data import shorten, stratified, undecoded
 from .decoded import opened_when_used
 from .plumbing.faults import known
 from .plumbing.pictures import BadPicture, decode, read_bytes
+from .plumbing.several import team
 from .screening import BadPictures
 
 # %% ../nbs/01_screening_later.ipynb #lat00007
@@ -111,4 +112,7 @@ class Unread:
     def tell(self):
         "At the end of an epoch: `tell_unread`."
         seen, self.seen = self.seen, []
-        if seen: tell_unread(self.ds, 'train', torch.cat(seen).cpu(), self.on_bad_image)
+        if not seen: return
+        y = torch.cat(seen)
+        y = team().gathered(y, team().of*len(y))  # all say the same
+        tell_unread(self.ds, 'train', y.cpu(), self.on_bad_image)

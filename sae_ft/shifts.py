@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from .methods import METHODS
 from .runs import Run
 from .sources import SPLIT_KINDS
+from .strength import WITHIN, largest_within, smallest_within
 
 # %% ../nbs/07_shifts.ipynb #22df05f5
 SETTINGS = ['method', 'lam', 'k', 'expansion', 'sae_kind', 'mu', 'lam_feature', 'seed', 'dataset']
@@ -96,7 +97,7 @@ def cell(
 # %% ../nbs/07_shifts.ipynb #8b117e00
 def choose(
     runs: list,            # candidates: methods at several lam, and 'ft'
-    within: float = .01,   # how far behind the best validation accuracy
+    within: float = WITHIN,  # how far behind the best validation accuracy
 ) -> pd.DataFrame:         # a row a method and lam: val_accuracy (0 to 1), behind (of the best), chosen, edge
     "The largest lam of each method within reach of the best. Raises ValueError without a run of 'ft'."
     trained = [(o, o.of('epoch')) for o in runs]
@@ -112,11 +113,11 @@ def choose(
     table = table[regularised].sort_values(['method', 'lam'])
     best = table.groupby('method').val_accuracy.transform('max').clip(lower=plain)
     table['behind'] = best - table.val_accuracy
-    return _marked(table, 'lam', lambda near: near.lam.idxmax(), within)
+    return _marked(table, 'lam', largest_within, within)
 
 def choose_rates(
     runs: list,            # candidates: methods at several lr
-    within: float = .01,   # how far behind the best validation accuracy
+    within: float = WITHIN,  # how far behind the best validation accuracy
 ) -> pd.DataFrame:         # a row a method and lr: val_accuracy (0 to 1), behind (of its best), chosen, edge
     "The smallest learning rate of each method within reach of its best."
     rows = pd.DataFrame([dict(settings_of(o), lr=o.config.lr, val_accuracy=o.of('epoch')[-1]['val_accuracy'])
@@ -124,15 +125,12 @@ def choose_rates(
     table = rows.groupby(['method', 'lr'], as_index=False).agg(
         seeds=('seed', 'nunique'), val_accuracy=('val_accuracy', 'mean'))
     table['behind'] = table.groupby('method').val_accuracy.transform('max') - table.val_accuracy
-    return _marked(table, 'lr', lambda near: near.lr.idxmin(), within)
+    return _marked(table, 'lr', smallest_within, within)
 
 def _marked(table, key, pick, within):
-    "Mark the candidate that is chosen, the nearest one where none is within reach, and whether it is an edge."
-    def one(rows):
-        near = rows[rows.behind <= within]
-        return pick(near) if len(near) else rows.behind.idxmin()
-    chosen = {m: one(o) for m, o in table.groupby('method')}
-    table['chosen'] = [i == chosen[m] for i, m in zip(table.index, table.method)]
+    "Mark the candidate that is chosen, and whether it is an edge."
+    chosen = {m: pick(dict(zip(o[key], o.behind)), within) for m, o in table.groupby('method')}
+    table['chosen'] = [value == chosen[m] for value, m in zip(table[key], table.method)]
     least, most = (table.groupby('method')[key].transform(o) for o in ('min', 'max'))
     table['edge'] = table.chosen & ((table[key] == least) | (table[key] == most))
     return table.reset_index(drop=True)

@@ -83,7 +83,8 @@ def plot_robustness(
     for axis, values in ((ax.xaxis, x), (ax.yaxis, np.concatenate([plain.far, table.far/100]))):
         near = ticks[(ticks > 100*values.min() - 5) & (ticks < 100*values.max() + 5)]
         axis.set_ticks(norm.ppf(near/100), labels=[str(o) for o in near])
-    ax.set(xlabel='in distribution: accuracy (%), probit', ylabel='mean of the far splits: accuracy (%), probit')
+    ax.set(xlabel='in distribution: accuracy (%), probit',
+           ylabel='mean of the far splits: accuracy (%), probit')
     labels_beside(ax, ends, OURS)
     ax.legend(fontsize=9, frameon=False)
     return fig

@@ -15,6 +15,7 @@ from torch import nn
 
 from .losses import Regulariser
 from .plumbing.devices import autocast
+from .plumbing.several import team
 
 # %% ../nbs/04_step.ipynb #bc57b8c4
 def batch_losses(
@@ -22,17 +23,19 @@ def batch_losses(
     frozen: Callable,   # x -> z0
     reg: Regulariser,   # the price of moving
     lam: float,         # its strength
-    x, y,               # (B, 3, H, W) pictures and (B,) labels
+    x, y,               # (B, 3, H, W) pictures, or this process's share of them, and all (B,) labels
     device, precision,  # see `autocast`
     name: str = 'ce',   # of the objective
+    part: float = 1.,   # of the step's pictures that are in this batch
 ) -> dict:              # loss, the objective and the parts of the regulariser, scalars
-    "Objective + lam * reg(z, z0), and what it is made of."
+    "part * (objective + lam * reg(z, z0)), and what it is made of."
     with autocast(device, precision):
-        z0 = frozen(x)                      # (B, d), or None
-        z, objective = model(x, y, z0)      # (B, d), scalar
+        z0 = team().gathered(frozen(x), len(y))  # (B, d), or None
+        z, objective = model(x, y, z0)           # (B, d), scalar
     parts = reg.parts(z, z0)
     loss = objective + lam*sum(parts.values())
-    return {'loss': loss, name: objective.detach(), **{k: v.detach() for k, v in parts.items()}}
+    found = {'loss': loss, name: objective.detach(), **{k: v.detach() for k, v in parts.items()}}
+    return {k: part*v for k, v in found.items()}
 
 # %% ../nbs/04_step.ipynb #step0009
 class Watch:
@@ -88,7 +91,7 @@ def adamw(
 
 def update(
     acc: Accelerator,  # does the backward pass
-    loss,              # scalar
+    losses,            # scalars, one after the other, whose sum is the loss of this step
     opt,               # of `adamw`, prepared
     lr: float,         # of this step
     clip_grad: float,  # largest gradient norm
@@ -98,9 +101,12 @@ def update(
     "One optimiser step, which changes nothing if this one or one before was not finite."
     for group in opt.param_groups: group['lr'] = lr
     opt.zero_grad()
-    acc.backward(loss)
+    total = 0.
+    for loss in losses:
+        acc.backward(loss)
+        total = total + loss.detach()
     norm = acc.clip_grad_norm_([p for g in opt.param_groups for p in g['params']], clip_grad)
-    watch.see(step, loss, norm)
+    watch.see(step, total, norm)
     watch.guard(opt)
     opt.step()
     return norm

@@ -23,6 +23,7 @@ from .plumbing.jobs import InProcess, answers
 from .plumbing.threads import share_of_threads
 from .runs import check_folder, clear_up, is_finished
 from .settings import Config
+from .strength import as_chosen
 
 # %% ../nbs/05_sweep.ipynb #bbae016a
 def _label(name, value):
@@ -86,7 +87,7 @@ def check_runs(
     runs: list,  # dicts of settings, each with its out_dir
 ):
     "Raises ValueError for a wrong setting, for the folder of another run, and for one folder given twice."
-    for o in runs: check_folder(Config(**o).check())
+    for o in runs: check_folder(as_chosen(Config(**o).check()))
     folders = [o['out_dir'] for o in runs]
     if twice := {o for o in folders if folders.count(o) > 1}:
         raise ValueError(f"two runs have the folder '{min(twice)}': give each its own out_dir.")

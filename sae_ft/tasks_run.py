@@ -24,7 +24,7 @@ from .features import feature_table, ranked
 from .lora import needs_peft
 from .methods import Context, CrossEntropy, wise
 from .plumbing.faults import differences
-from .plumbing.files import Journal, lock, read_json, write_json, write_tensors
+from .plumbing.files import Journal, belongings, lock, read_json, write_json, write_tensors
 from .plumbing.resume import Checkpoint
 from .plumbing.threads import same_threads
 from .runs import clear_up, read_metrics
@@ -52,6 +52,9 @@ class TaskConfig(Config):
             raise ValueError(f'tasks is {self.tasks!r}: it must be a whole number, 1 or more.')
         if not isinstance(self.sigma, (int, float)) or not self.sigma > 0:
             raise ValueError(f'sigma is {self.sigma!r}: it must be a number above 0.')
+        if self.num_processes != 1:
+            raise ValueError('a sequence of tasks works in one process: leave num_processes at 1.')
+        if self.lam == 'auto': raise ValueError('lam auto is for one task: give a number for a sequence.')
         if get_task_method(self.sequence).trainable == 'lora': needs_peft()
         return super().check()
 
@@ -123,9 +126,7 @@ class Sequence(Experiment):
 
     def start(self):
         "Take the folder. Raises ValueError if something else is in it."
-        own, here = ('.lock', '.claim'), self.folder.iterdir() if self.folder.exists() else ()
-        others = [o for o in here if o.name not in own]
-        if others and not self.file.exists():
+        if self.folder.exists() and belongings(self.folder) and not self.file.exists():
             raise ValueError(f"'{self.folder}' exists and is not the folder of a sequence: "
                              'choose another out_dir.')
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -251,7 +252,7 @@ class Sequence(Experiment):
         write_tensors(self.folder/'model.safetensors', self.classifier.state_dict())
         write_tensors(self.folder/'statistics.safetensors', self.stats.state_dict())
         self.log(event='sequence_end', groups=self.groups, seconds=round(time.monotonic() - self.t0, 1))
-        for o in (self.kept.path, self.kept.before): o.unlink(missing_ok=True)
+        self.kept.remove()
         clear_up(self.folder)
         return Sequenced(self.folder)
 

@@ -132,6 +132,20 @@ class Notebook:
             if errors or done: return errors
         raise TimeoutError(f'{self.name} was not done after {seconds} seconds.')
 
+    def solve(self, call: str, code: str, seconds: int = 60) -> str:
+        """Type code over the cell that ends with a call, and run it, as a learner does; what is shown below.
+
+        Raises TimeoutError of playwright if nothing new is."""
+        cell = self.page.locator('.jp-CodeCell', has_text=call)
+        shown = cell.locator('.jp-OutputArea-output').last
+        before = shown.inner_text()
+        cell.locator('.cm-content').click()
+        self.page.keyboard.press('Control+a')
+        self.page.keyboard.insert_text(f'{code}\n{call}')
+        self.page.keyboard.press('Control+Enter')
+        cell.locator('.jp-OutputArea-output').filter(has_not_text=before).last.wait_for(timeout=1000*seconds)
+        return shown.inner_text()
+
     def shot(self, name: str):
         "Keep a picture of the window."
         ARTEFACTS.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 `layout.py` writes the map and the tables of nbs/index.ipynb: the map is drawn from the imports in sae_ft/,
 the tables are made from the notebooks' summaries, and a test compares both with what is there."""
-import ast, json, re, sys
+import ast, json, re, sys, textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,9 +182,10 @@ def draw(reads: dict[str, set], notebook: dict[str, str]):
 
     left = min(x[o] - width[o]/2 for o in level) - .8
     right = max(x[o] + width[o]/2 for o in level) + .3
-    fig, ax = plt.subplots(figsize=(8.4, .33*(len(rows) + 2.5)), dpi=100)
+    wide = .62*(right - left)
+    fig, ax = plt.subplots(figsize=(wide, .33*(len(rows) + 3.1)), dpi=min(100, int(890/wide)))
     fig.subplots_adjust(0, 0, 1, 1)
-    ax.set(xlim=(left, right), ylim=(-len(rows) - 1.8, .7))
+    ax.set(xlim=(left, right), ylim=(-len(rows) - 2.4, .7))
     ax.axis('off')
     half, blue, round_box = .3, '#dce9f5', 'round,pad=0,rounding_size=.15'
     def box(x, y, w, h, text, fill):
@@ -208,8 +209,10 @@ def draw(reads: dict[str, set], notebook: dict[str, str]):
         fill = blue if any(map(is_plumbing, reads[name])) else 'w'
         box(x[name], y[name], width[name] - .2, 2*half, name, fill)
     names = [o.removeprefix('plumbing.') for o in sorted(filter(is_plumbing, reads), key=notebook.get)]
-    text = f"plumbing: {', '.join(names)}\nread by all blue boxes; reads none of them"
-    box((left + right)/2, -len(rows) - .75, right - left - .5, 1.5, text, blue)
+    lines = textwrap.wrap(f"plumbing: {', '.join(names)}", int(7*(right - left)))
+    text = '\n'.join([*lines, 'read by all blue boxes; reads none of them'])
+    high = .6*(len(lines) + 1)
+    box((left + right)/2, -len(rows) - .3 - high/2, right - left - .5, high, text, blue)
     plt.close(fig)
     return fig
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from browser import ARTEFACTS, Notebook, browser, lab
 from current import ROOT
+from test_e2e_exercises import CHECK, FOLDED, exercises_of
 
 NBS = ROOT/'nbs'
 
@@ -49,6 +50,23 @@ def test_a_notebook_runs_to_its_end(open_notebook):
     nb = open_notebook('03_methods')
     assert nb.run() == []
     nb.shot('03_methods')
+
+def test_exercises_are_solved_by_typing(open_notebook):
+    "What is typed is right or not yet, and says so; the solution is folded, and opens at a click."
+    nb = open_notebook('03_losses')
+    assert nb.run() == []                       # unsolved
+    wrong = nb.solve("exercise('losses-longer').check(prediction)", 'prediction = 16')
+    assert wrong.startswith('✗ losses-longer: not right yet. That is the price of the raw move')
+    for name, (_, text, below) in exercises_of('03_losses').items():
+        call, solution = CHECK.search(text)[0], FOLDED.findall(below)[0]
+        if 'import' in text: solution = f'from sae_ft.exercises import exercise\n{solution}'
+        assert nb.solve(call, solution) == f'✓ {name}: right.'
+    folded = nb.page.locator('details').last
+    code = folded.locator('pre')
+    assert not code.is_visible()
+    folded.locator('summary').click()
+    assert code.is_visible() and 'prediction = [3, 9]' in code.inner_text()
+    nb.shot('03_losses-exercises')
 
 # --- widgets
 

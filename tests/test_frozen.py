@@ -101,9 +101,9 @@ def test_a_training_that_goes_on_reads_from_the_middle(left, parts, tmp_path, mo
     cfg = Config(**{**TINY, 'epochs': 2, 'batch_size': 20, 'cache': str(tmp_path/'cache')})
     whole = tuned(parts, replace(cfg, cache=None))
     if left: tuned(parts, cfg)
-    def dies(self, x, y, was=Tuning.step):
+    def dies(self, batches, was=Tuning.step):
         if self.done == 6: raise Cut  # in the second epoch, of four steps
-        was(self, x, y)
+        was(self, batches)
     kept = Checkpoint(tmp_path/'state.safetensors', every=0.)
     with monkeypatch.context() as m, pytest.raises(Cut):
         m.setattr(Tuning, 'step', dies)

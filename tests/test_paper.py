@@ -85,7 +85,8 @@ def test_what_failed_leaves_no_record_and_answers_are_kept_where_pictures_are_co
 
 def test_paper_tables_need_nothing_but_run_folders(tmp_path):
     root = fake_results(tmp_path, methods=('ft', 'l2', 'sae-ft'), seeds=(0, 1))
-    names = {'rates', 'choice', 'main', 'paired', 'transfer', 'transfer_paired', 'ablation', 'wild', 'wild_paired'}
+    names = {'rates', 'choice', 'main', 'paired', 'transfer', 'transfer_paired', 'ablation', 'wild',
+             'wild_paired'}
     assert set(paper_tables(root)) == names
 
 def test_the_committed_tables_are_those_of_the_committed_records():

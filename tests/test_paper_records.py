@@ -30,7 +30,8 @@ def test_the_recorded_features_are_of_the_runs_of_the_grid():
 def test_the_recorded_trade_off_ends_at_the_runs_of_the_grid():
     table = pd.read_csv(RESULTS/'tradeoff.csv')
     found = read_runs(RESULTS/'paths', seed=0)
-    runs = per_run([o for o in found if o.config.method in ('ft', 'l2', 'sae-ft')]).set_index(['method', 'lam'])
+    runs = per_run([o for o in found if o.config.method in ('ft', 'l2', 'sae-ft')])
+    runs = runs.set_index(['method', 'lam'])
     assert set(runs.index) == set(zip(table.method, table.lam)) and len(runs) > 10
     for alpha, before in (0, 'zero_'), (1, ''):
         ends = table[table.alpha == alpha].set_index(['method', 'lam']).loc[runs.index]

@@ -11,13 +11,13 @@ from sae_ft.plumbing.devices import autocast, pick_device
 class OnGPU:
     "accelerate in a process that has begun on a GPU: it refuses a CPU, and gives the GPU again."
     device = torch.device('cuda')
-    def __init__(self, cpu=False):
+    def __init__(self, cpu=False, **how):
         if cpu: raise ValueError('one of its own')
 
 class OnCPU:
     "accelerate in a process that has begun on a CPU: it gives that again, whatever is asked for."
     device = torch.device('cpu')
-    def __init__(self, cpu=False): pass
+    def __init__(self, cpu=False, **how): pass
 
 @pytest.mark.parametrize('begun,asked', [(OnGPU, 'cpu'), (OnCPU, 'meta')], ids=['cpu second', 'cpu first'])
 def test_another_type_of_device_is_refused(begun, asked, monkeypatch):

@@ -17,7 +17,8 @@ def test_the_line_of_models_on_a_line():
 
 def test_one_model_above_the_others_lifts_the_line_by_its_share():
     x = norm.cdf(np.array([-1., 0., 1.]))
-    a, b = plain_line(x, norm.cdf(np.array([-1., .3, 1.])))  # least squares: a third of what the middle one is up
+    # least squares: a third of what the middle one is up
+    a, b = plain_line(x, norm.cdf(np.array([-1., .3, 1.])))
     assert a == pytest.approx(.1) and b == pytest.approx(1.)
 
 

@@ -121,3 +121,22 @@ def test_all_that_can_be_trained_can_be_set():
     assert all(map(ok, TRAINABLE)) and not ok('tower')
     assert get_method('lp-ft').stages_of('lora') == ('head', 'lora')
     assert get_method('lp').stages_of('lora') == ('head',)
+
+def test_a_step_of_several_batches_is_that_of_one(tmp_path):
+    clip, suite = load_clip(), load_suite(limit=80, progress=False)
+    def tuned(checkpoint=None, log=None, **sizes):
+        model = zero_shot(clip, suite.classnames, suite.templates, keep_text=True)
+        cfg = Config(**{**TINY, 'method': 'ft', 'lr': 1e-5, **sizes})
+        _, lines = finetune(model, suite, cfg=cfg, log=log, progress=False, checkpoint=checkpoint)
+        return model.state_dict(), [o for o in lines if o['event'] == 'step']
+    assert len(suite.train) % 33 == 14  # the last step is a batch of eleven and one of three
+    (whole, lines), (parts, lines2) = tuned(batch_size=33), tuned(batch_size=11, global_batch=33)
+    assert len(lines) == len(lines2) == 3
+    for a, b in zip(lines, lines2):
+        assert (a.pop('event'), a) == (b.pop('event'), pytest.approx(b, rel=1e-4))
+    assert all(torch.allclose(v, parts[k], atol=1e-5) for k, v in whole.items())
+    sizes, seen, got = dict(batch_size=11, global_batch=33), [], None
+    while got is None:
+        try: got, _ = tuned(Checkpoint(tmp_path/'tune.safetensors', every=0), cut_at_news(seen), **sizes)
+        except Cut: pass
+    assert len(seen) > 2 and all(torch.equal(v, got[k]) for k, v in parts.items())

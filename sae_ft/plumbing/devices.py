@@ -9,7 +9,7 @@ __all__ = ['pick_device', 'has_bf16', 'in_bf16', 'autocast', 'accelerator']
 from contextlib import contextmanager, nullcontext
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # %% ../../nbs/plumbing/01_devices.ipynb #fe0ac7db
@@ -62,7 +62,8 @@ def accelerator(
     "An Accelerator on that device. Raises ValueError in a process that has begun with another type."
     device = pick_device(device)
     if device.type == 'cuda' and device.index is not None: torch.cuda.set_device(device)
-    try: acc = Accelerator(cpu=device.type == 'cpu')
+    several = DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=True)
+    try: acc = Accelerator(cpu=device.type == 'cpu', kwargs_handlers=[several])
     except ValueError: acc = Accelerator()  # a CPU after a GPU: this is the one that is kept
     if acc.device.type != device.type:
         raise ValueError(

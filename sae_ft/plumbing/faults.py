@@ -15,6 +15,8 @@ from typing import Callable
 
 import torch
 
+from .several import team
+
 # %% ../../nbs/plumbing/02_faults.ipynb #3fe21c8b
 class Stopped(SystemExit):
     "Raised where SIGTERM arrived; a process that it ends has exit code 143, which is 128 + SIGTERM."
@@ -55,6 +57,7 @@ class Stop:
     def ask(self, number, _):
         "Handle a signal."
         if os.getpid() != self.pid: return self.ask_child(number)
+        if not team().first: return  # it works on, so that the first can end its step, and ends with it
         calm_poller()
         first, self.asked = not self.asked, self.asked or number
         if first and not self.depth: raise RAISES[number]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLAIM', 'PATIENCE', 'write_whole', 'digest', 'write_tensors', 'read_tensors', 'shapes', 'check_fit', 'parse',
            'sealed', 'unsealed', 'read_json', 'write_json', 'Journal', 'FolderTaken', 'end_without_claim', 'Lock',
-           'lock', 'check_plain']
+           'lock', 'belongings', 'check_plain']
 
 # %% ../../nbs/plumbing/03_files.ipynb #8a9bd4e3
 import errno, hashlib, json, os, shutil, signal, zlib
@@ -291,6 +291,13 @@ def lock(
         raise FolderTaken(f"another process is at work in '{folder}': "
                           'wait for it, or choose another out_dir.') from None
     return taken
+
+def belongings(
+    folder: Path,  # or a file, which is its own
+) -> list:         # paths
+    "What is there besides locks and what is being written."
+    found = Path(folder).iterdir() if Path(folder).is_dir() else [Path(folder)]
+    return [o for o in found if not o.name.startswith(('.lock', '.claim')) and o.suffix != '.part']
 
 def check_plain(
     folder: Path,  # of a run, perhaps a stranger's

@@ -17,6 +17,7 @@ import torch
 import sae_ft
 from .devices import in_bf16, pick_device
 from .faults import in_kernel
+from .several import team
 
 # %% ../../nbs/plumbing/08_provenance.ipynb #d15df8d6
 PACKAGES = ('torch', 'torchvision', 'open_clip_torch', 'datasets', 'accelerate', 'torchmetrics',
@@ -39,7 +40,7 @@ def hardware(
     device = pick_device(device)
     gpu = torch.cuda.get_device_name(device) if device.type == 'cuda' else None
     return dict(machine=platform.machine(), system=platform.system(), cores=os.cpu_count(),
-                threads=torch.get_num_threads(), gpu=gpu)
+                threads=torch.get_num_threads(), processes=team().of, gpu=gpu)
 
 # %% ../../nbs/plumbing/08_provenance.ipynb #9a74a624
 def revision() -> Optional[str]:

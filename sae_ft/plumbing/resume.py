@@ -17,6 +17,7 @@ from torch import nn
 
 from .faults import Interrupted, Stop, Stopped, differing
 from .files import check_fit, parse, read_tensors, shapes, write_tensors
+from .several import team
 
 # %% ../../nbs/plumbing/05_resume.ipynb #6ca8e51d
 @singledispatch
@@ -91,14 +92,17 @@ class Checkpoint:
 
     def due(self):
         "Whether it is time to save, whatever becomes of the clock on the wall."
-        return self.path is not None and time.monotonic() - self.last >= self.every
+        return self.writes and time.monotonic() - self.last >= self.every
+
+    @property
+    def writes(self): return self.path is not None and team().first  # others only read
 
     def save(self,
         parts: dict,  # name -> module, optimiser, generator or tensor
         **place,      # what JSON can hold: where it is, and what it is of
     ):
         "Write the state. Raises OSError, and keeps the state before."
-        if self.path is None: return
+        if not self.writes: return
         tensors = {f'{name}/{k}': v for name, part in parts.items() for k, v in state_of(part).items()}
         with suppress(FileNotFoundError): self.path.parent.mkdir(exist_ok=True)  # a run folder that was moved
         self.keep_before()
@@ -111,6 +115,10 @@ class Checkpoint:
         self.before.unlink(missing_ok=True)
         with suppress(OSError): os.link(self.path, self.before)
 
+    def remove(self):
+        "Forget all of it."
+        for o in (self.path, self.before): o.unlink(missing_ok=True)
+
     def load(self,
         what: Optional[dict] = None,  # what it must be of, as saved under this name; None: anything
         needs: tuple = (),            # names that `place` must have
@@ -118,7 +126,9 @@ class Checkpoint:
         """Read the state, if there is one; the one before, with a warning, if the newest is damaged.
 
         Raises ValueError if none is whole, and for one of something else."""
-        if self.path is None or not (found := self.whole(needs)): return None
+        if self.path is None: return None
+        with team().first_goes(): found = self.whole(needs)
+        if not found: return None
         tensors, place = found
         if what is not None and (differ := differing(place.get('what', {}), what)):
             name, was, now = differ[0]

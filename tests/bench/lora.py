@@ -23,10 +23,10 @@ def value(text):
     except (ValueError, SyntaxError): return text
 cfg = Config(**{k: value(v) for k, v in (o.split('=', 1) for o in sys.argv[1:])}).check()
 clip, suite, took, step = load_clip(cfg.model), load_suite(limit=cfg.limit, progress=False), [], Tuning.step
-def timed(self, x, y):
+def timed(self, batches):
     if self.acc.device.type == 'cuda': torch.cuda.synchronize()
     t = time.perf_counter()
-    step(self, x, y)
+    step(self, batches)
     if self.acc.device.type == 'cuda': torch.cuda.synchronize()
     took.append(time.perf_counter() - t)
 Tuning.step = timed
