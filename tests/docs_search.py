@@ -14,7 +14,7 @@ class Sections(HTMLParser):
         super().__init__()
         self.name, self.title, self.found = name, title, []
         self.skipped, self.in_heading = 0, False
-        self.open(f'{name}.html', title)
+        self.open(f'{name}.html')
         self.feed(page)
 
     def open(self, address, heading=''): self.found.append([address, self.title, heading, ''])
