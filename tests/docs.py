@@ -2,7 +2,7 @@
 
 Pages need no network and no script: formulas become MathML, pictures lie inside, links between notebooks lead
 from page to page. A notebook in a folder of nbs/ becomes a page in a folder of that name. The start page is
-the index with the three ways through on top; api.html lists what modules export, search.html finds sections."""
+the index with the ways through it on top; api.html lists what modules export, search.html finds sections."""
 import html, os, re, shutil, sys
 from pathlib import Path
 from urllib.parse import unquote

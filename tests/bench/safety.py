@@ -82,8 +82,8 @@ def kills(n=20, seed=0):
             code, last, exported = killed_and_again(mine, whole, Path(tmp)/str(i), part, share)
             found[where := f'in {last}' if code else 'at its end'] += 1
             there = 'an' if exported else 'no'
-            print(f'{i + 1:2}: {share:4.0%} into {part}: it was {where}, {there} export; same bits in the end',
-                  flush=True)
+            words = f'{share:4.0%} into {part}: it was {where}, {there} export'
+            print(f'{i + 1:2}: {words}; same bits in the end', flush=True)
     print(f"{n} lives, {n - found['at its end']} of them killed at work: {dict(found)}")
 
 def main(*arguments):
