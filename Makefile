@@ -37,7 +37,7 @@ test: check browser  ## all tests: what is current, every notebook, pytest
 	$(ONE_THREAD) nbdev_test --n_workers $(WORKERS) --do_print --timing
 	$(ONE_THREAD) $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile --durations=20 tests
 
-docs:  ## every notebook as a page in _docs/, readable offline
+docs:  ## a site in _docs/, readable offline: every notebook as a page, all modules on one, search
 	$(PYTHON) tests/docs.py
 
 prepare: export map readme test  ## all of it, before a commit
