@@ -79,6 +79,40 @@ def widgets(open_notebook):
     return nb
 
 DRAWN = 'i.complete && i.naturalWidth > 0'
+FOCUSED = """() => {
+    const o = document.activeElement, style = getComputedStyle(o);
+    const label = o.closest('.jupyter-widgets')?.querySelector('.widget-label')?.textContent;
+    const ring = o.matches(':focus') && (style.outlineStyle != 'none' || style.boxShadow != 'none'
+        || style.borderStyle != 'none');
+    return {label, ring};
+}"""
+THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name}).then(() => null)"
+TRUST = """() => {
+    const panel = window.jupyterapp.shell.currentWidget;
+    for (const cell of panel.content.model.cells) cell.trusted = true;
+}"""
+CONTRAST = """part => {
+    const parse = c => c.match(/[\\d.]+/g).map(Number);
+    const light = c => {
+        const [r, g, b] = c.map(v => { v /= 255; return v <= .03928 ? v/12.92 : ((v + .055)/1.055)**2.4; });
+        return .2126*r + .7152*g + .0722*b;
+    };
+    const behind = o => {
+        for (; o; o = o.parentElement) {
+            const c = parse(getComputedStyle(o).backgroundColor);
+            if (c.length == 3 || c[3] == 1) return c.slice(0, 3);
+        }
+        return [255, 255, 255];
+    };
+    const found = [], walk = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+        const o = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
+        if (!text || !o.checkVisibility() || o.closest('style, option')) continue;
+        const [a, b] = [light(parse(getComputedStyle(o).color).slice(0, 3)), light(behind(o))];
+        found.push({text, ratio: (Math.max(a, b) + .05)/(Math.min(a, b) + .05)});
+    }
+    return found;
+}"""
 
 class Box:
     "One widget of the notebook, by the label of its first control."
@@ -87,6 +121,7 @@ class Box:
         kinds = [f'.jp-OutputArea-output .{o}' for o in ('widget-vbox', 'jupyter-widget-vbox')]
         boxes = nb.page.locator(', '.join(kinds))
         self.box = boxes.filter(has=nb.page.locator('.widget-label', has_text=label)).first
+        self.cell = nb.page.locator('.jp-CodeCell', has=self.box)
         self.box.scroll_into_view_if_needed()
 
     def control(self, label):
@@ -94,10 +129,11 @@ class Box:
         known = labels.get_by_text(label, exact=True).or_(self.box.locator('.widget-label', has_text=label))
         return known.first.locator('xpath=..')
 
-    def html(self): return self.box.locator('.widget-html-content').last.inner_html()
+    def below(self): return self.cell.locator('.jp-RenderedHTMLCommon.jp-OutputArea-output').last  # the page
+    def html(self): return self.below().inner_html()
 
     def pictures(self):  # [[address, whether it is drawn], ...]
-        images = self.box.locator('.widget-html-content img')
+        images = self.below().locator('img')
         return images.evaluate_all(f'o => o.map(i => [i.src, {DRAWN}])')
 
     def changes(self, act, name):
@@ -115,6 +151,22 @@ class Box:
         handle = self.control(label).locator('.noUi-handle').first
         handle.focus()
         for _ in range(times): self.page.keyboard.press(key)
+
+def test_a_saved_notebook_shows_its_controls_and_says_what_to_run(open_notebook):
+    """As it lies in the repository, opened and not run: by one who does not trust it, and by one who does.
+
+    (This comes before the tests that run it.)"""
+    nb = open_notebook('10_widgets')
+    assert nb.page.locator('.jp-OutputArea-output', has_text='Run All Cells').count() >= 3
+    assert not nb.page.locator('.widget-vbox, .jupyter-widget-vbox').count()
+    nb.page.evaluate(TRUST)
+    assert until(lambda: nb.page.locator('.sae-ft-waiting').count() == 3)
+    box = Box(nb, 'name or number')
+    waiting = box.box.locator('.sae-ft-waiting')
+    assert waiting.is_visible() and 'Run All Cells' in waiting.inner_text()
+    assert all(box.control(o).is_visible() for o in ('split', 'most', 'name or number', 'rank'))
+    assert all(drawn for _, drawn in box.pictures()) and box.pictures()
+    nb.shot('10_widgets-saved')
 
 def test_the_feature_browser_reacts(widgets):
     box = Box(widgets, 'name or number')
@@ -150,6 +202,34 @@ def test_the_trade_off_reacts(widgets):
     assert until(lambda: any(f'alpha {o}' in box.html() for o in ('0.75', '0.5', '0.25')))
     box.changes(lambda: box.control('method').locator('select').select_option('l2'), 'tradeoff-l2')
     assert until(lambda: 'l2, lam' in box.html())
+
+def test_every_control_is_reached_and_moved_by_keyboard(widgets):
+    "From the first on by Tab, each in its turn, with a ring of focus; an arrow moves the one that has it."
+    box = Box(widgets, 'name or number')
+    box.control('split').locator('select').focus()
+    reached = []
+    for _ in range(4):
+        reached.append(box.page.evaluate(FOCUSED))
+        box.page.keyboard.press('Tab')
+    assert [o['label'] for o in reached] == ['split', 'most', 'name or number', 'rank']
+    assert all(o['ring'] for o in reached)
+    box.control('most').locator('select').focus()
+    box.changes(lambda: box.page.keyboard.press('ArrowDown'), 'browser-keyboard')
+    assert box.control('most').locator('select').input_value() != 'added'
+
+def test_texts_are_read_in_the_dark_theme(widgets):
+    "Contrast of every text of the pages and controls with what lies behind it: 4.5 at least (WCAG AA)."
+    for theme in ('JupyterLab Dark', 'JupyterLab Light'):
+        widgets.page.evaluate(THEME, theme)
+        widgets.page.wait_for_timeout(1500)
+        for label in ('name or number', 'picture', 'alpha'):
+            box = Box(widgets, label)
+            widgets.shot(f'{theme.split()[1].lower()}-{label.split()[0]}')
+            for part in (box.box, box.below()):
+                found = part.evaluate(CONTRAST)
+                assert found and min(o['ratio'] for o in found) >= 4.5, (theme, label, min_of(found))
+
+def min_of(found): return min(found, key=lambda o: o['ratio'])
 
 # --- the page for a colleague
 
