@@ -61,7 +61,8 @@ def class_moves(
     def rows(k):
         move = last[k] - first[k]                                              # (C, d)
         (x0, y0), (x, y) = (plane.at(o[k]).T.tolist() for o in (first, last))
-        found = dict(split=k, label=classes[k], pictures=sizes[k][classes[k]].tolist(), x0=x0, y0=y0, x=x, y=y)
+        found = dict(split=k, label=classes[k], pictures=sizes[k][classes[k]].tolist())
+        found |= dict(x0=x0, y0=y0, x=x, y=y)
         return found | dict(moved=move.norm(dim=1).tolist(), own=(move - move.mean(0)).norm(dim=1).tolist())
     return pd.concat([pd.DataFrame(rows(k)) for k in classes], ignore_index=True), plane
 

@@ -210,10 +210,10 @@ def pictures_with_features(
     check_study(study, split)
     rows, images = _pictures_of(found, study.suite, split)
     names = classnames_of(study.suite, split)
+    def told(o): return f"{'▲' if o.after > o.before else '▼'} {o.name} {o.before:.2f} → {o.after:.2f}"
     def line(row):
-        moved = features_moved(study, split, row.place, features).itertuples()
-        told = [f"{'▲' if o.after > o.before else '▼'} {o.name} {o.before:.2f} → {o.after:.2f}" for o in moved]
+        moved = features_moved(study, split, row.place, features)
         text = f'{names[row.label]}\n{names[row.before]} → {names[row.after]}'
         picture = tiles([(thumb(images[row.place][0], size), '', names[row.label])], size)
-        return text, picture + lines_beside(told)
+        return text, picture + lines_beside(map(told, moved.itertuples()))
     return labelled([line(o) for o in _drawn(rows, outcome, n, seed).itertuples()])

@@ -39,8 +39,8 @@ def as_text(
     page: str,  # HTML
 ) -> str:       # lines
     "What a page says; of a picture, the words that describe it."
-    page = re.sub(r'<img\b[^>]*?\balt="([^"]*)"[^>]*>', r' [\1] ', page)
-    page = re.sub(r'<(?:br|/p|/tr|/div)\b[^>]*>', '\n', page)
+    page = re.sub(r'<img\b[^>]*?\balt="([^"]*)"[^>]*>', r' [\1] ', ' '.join(page.split()))
+    page = re.sub(r'<(?:br|/p|/tr|/table)\b[^>]*>', '\n', page)
     lines = re.sub(r'<[^>]*>', ' ', page).split('\n')
     return '\n'.join(filter(None, (' '.join(html.unescape(o).split()) for o in lines)))
 
@@ -124,11 +124,13 @@ class FeatureBrowser(Widget):
         return t[t.name.str.casefold().str.contains(query, regex=False)]
 
     def best(self, among=20):  # rank
-        "Of the first features, the one whose strongest pictures, before and after, are most often of its name."
-        names, y = self.study.suite.classnames, self.study.labels[self.value('split')]
-        sides = [o[self.value('split')].s for o in (self.study.before, self.study.after)]
-        def fitting(i, name): return sum(names[y[r]] == name for s in sides for r, _ in strongest(s, i, self.n))
-        return 1 + int(np.argmax([fitting(o.Index, o.name) for o in self.found().head(among).itertuples()]))
+        "Of the first features, the one whose strongest pictures are most often of its name."
+        study, split = self.study, self.value('split')
+        def words(i, side):
+            rows = [row for row, _ in strongest(side[split].s, i, self.n)]
+            return [study.suite.classnames[c] for c in study.labels[split][rows]]
+        def fitting(o): return sum(words(o.Index, side).count(o.name) for side in (study.before, study.after))
+        return 1 + int(np.argmax([fitting(o) for o in self.found().head(among).itertuples()]))
 
     def first(self):
         "Back to the first rank."

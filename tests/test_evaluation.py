@@ -106,12 +106,12 @@ def test_the_figure_names_every_shifted_split_and_the_metric():
     assert 'name one with suite' in plot_shift(only, only).axes[0].texts[0].get_text()
 
 def test_answers_are_set_side_by_side_only_on_the_same_pictures():
-    "Splits may come in another order, pictures of a split may not; region and drawing tell pictures apart too."
+    "Splits may come in another order, pictures of a split may not; region and drawing tell them apart too."
     a = pd.DataFrame(dict(split=['x', 'x', 'y'], label=[0, 1, 2], drawing=[0, 1, 0], region='Asia', said=1))
     b = a.iloc[[2, 0, 1]].assign(said=2)
     first, second = on_same_pictures([a, b], ['a', 'b'])
     assert first.equals(a) and second.equals(a.assign(said=2))
-    others = [a[:2], a.assign(region='Africa'), a.assign(drawing=0), a.iloc[[1, 0, 2]], a.drop(columns='region')]
-    for other in others:
-        with pytest.raises(ValueError, match="'c' was judged on other pictures than 'a': compare runs of one"):
+    others = [a[:2], a.assign(region='Africa'), a.assign(drawing=0), a.iloc[[1, 0, 2]]]
+    for other in [*others, a.drop(columns='region')]:
+        with pytest.raises(ValueError, match="'c' was judged on other pictures than 'a': compare runs of"):
             on_same_pictures([a, b, other], ['a', 'b', 'c'])
