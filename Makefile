@@ -17,6 +17,7 @@ setup:  ## install the project, editable, with what tests need
 
 export:  ## notebooks cleaned, modules written to sae_ft/
 	nbdev_clean
+	$(PYTHON) tests/states.py
 	nbdev_export
 
 map:  ## the map of nbs/index.ipynb from the imports, its tables from the summaries

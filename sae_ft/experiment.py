@@ -15,6 +15,7 @@ import torch
 
 from .clip import class_embeddings, load_clip, zero_shot
 from .crops import View
+from .decoded import were_read
 from .drift_measures import measure_drift
 from .evaluation import answer_splits, answers_table, embed_splits, epoch_drift, judge
 from .evaluation import validation_accuracy, with_state
@@ -146,7 +147,7 @@ class Experiment(Timed):
     @cached_property
     def train_embeddings(self):
         z, y = self.embed_frozen('train', dict(train=self.suite.train))['train']
-        return z[y >= 0] if (y < 0).any() else z  # without pictures that cannot be read
+        return z if were_read(y).all() else z[were_read(y)]
 
     def fit_sae(self, on_epoch=None):
         "Train the SAE on the training embeddings, unless `sae` names one: .sae, returned, and .sae_history."
@@ -198,7 +199,7 @@ class Experiment(Timed):
 
     def drift(self, embedded):
         "Drift of embeddings from .z0: split -> measures."
-        def of(z0, z, y): return measure_drift(self.sae, z0[y >= 0], z[y >= 0])
+        def of(z0, z, y): return measure_drift(self.sae, z0[were_read(y)], z[were_read(y)])
         return {k: of(self.z0[k][0], z, y) for k, (z, y) in embedded.items()}
 
     def measure(self):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from .clip import class_embeddings
 from .concepts import name_features
-from .drift_compensation import class_means
+from .drift_map import class_means
 from .drift_measures import measure_drift
 from .evaluation import answer, embed_splits
 from .experiment import Experiment

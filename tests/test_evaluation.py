@@ -2,13 +2,15 @@
 from types import SimpleNamespace
 
 import datasets
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from sae_ft.clip import Classifier
-from sae_ft.evaluation import answer, answer_splits, judge, means, plot_shift, score, table, worst_region
+from sae_ft.evaluation import (answer, answer_splits, judge, means, on_same_pictures, plot_shift, score,
+                               table, worst_region)
 
 def result(kind, value, n=10, metric='accuracy'): return dict(kind=kind, metric=metric, value=value, n=n)
 
@@ -102,3 +104,14 @@ def test_the_figure_names_every_shifted_split_and_the_metric():
     assert sorted(names) == ['game', 'hand', 'mean of far', 'solid'] and 'accuracy' in ax.get_xlabel()
     only = dict(line=result('id', .8))
     assert 'name one with suite' in plot_shift(only, only).axes[0].texts[0].get_text()
+
+def test_answers_are_set_side_by_side_only_on_the_same_pictures():
+    "Splits may come in another order, pictures of a split may not; region and drawing tell them apart too."
+    a = pd.DataFrame(dict(split=['x', 'x', 'y'], label=[0, 1, 2], drawing=[0, 1, 0], region='Asia', said=1))
+    b = a.iloc[[2, 0, 1]].assign(said=2)
+    first, second = on_same_pictures([a, b], ['a', 'b'])
+    assert first.equals(a) and second.equals(a.assign(said=2))
+    others = [a[:2], a.assign(region='Africa'), a.assign(drawing=0), a.iloc[[1, 0, 2]]]
+    for other in [*others, a.drop(columns='region')]:
+        with pytest.raises(ValueError, match="'c' was judged on other pictures than 'a': compare runs of"):
+            on_same_pictures([a, b, other], ['a', 'b', 'c'])
