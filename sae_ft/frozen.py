@@ -20,6 +20,7 @@ from .plumbing.files import digest, shapes
 from .plumbing.folding import settled
 from .plumbing.provenance import circumstances
 from .sae import SAE, make_sae
+from .sae_rows import digest_of
 from .settings import Config
 from .suites import Suite
 
@@ -155,14 +156,14 @@ def load_sae(
 
 def shared_sae(
     cache: Cache,
-    z: torch.Tensor,     # (N, d) embeddings it is trained on
+    z,                   # (N, d) embeddings it is trained on, or `Blocks` of them
     how: dict,           # what JSON can hold: all that decides its training
     device,              # where it is trained
     train: Callable,     # () -> (sae, history)
     on_epoch: Optional[Callable] = None,  # called with the history of one that is read, once
 ) -> tuple:              # the same, or what an earlier run left
     "An SAE of the frozen model's embeddings, and its history."
-    key = dict(circumstances(device, 'fp32'), how=how, embeddings=digest(dict(z=z)))
+    key = dict(circumstances(device, 'fp32'), how=how, embeddings=digest_of(z))
     if found := cache.get('sae', key):
         tensors, about = found
         sae = make_sae(about['name'], about['config'], shapes(tensors), cache.file('sae', key))

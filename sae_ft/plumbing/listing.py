@@ -6,7 +6,7 @@
 __all__ = ['STEP', 'Listing', 'picture_column']
 
 # %% ../../nbs/plumbing/04_listing.ipynb #ls000003
-import json, os, time
+import json, os, time, warnings
 from pathlib import Path
 from typing import Optional
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .files import parse, write_whole
+from .files import FolderTaken, lock, parse, write_whole
 
 # %% ../../nbs/plumbing/04_listing.ipynb #ls000005
 STEP = 2e9  # nanoseconds: a time of change that is not older than this may be one of several changes
@@ -43,7 +43,7 @@ class Listing:
         self.read = []  # folders that were read, and not known
         known = self._known()
         self.found = self._walk(known)
-        if self.index and (self.read or set(known) != set(self.found)): self._keep()
+        if self.index and (self.read or set(known) != set(self.found)): self.keep()
 
     @property
     def of(self): return json.dumps([self.root, self.endings])
@@ -71,12 +71,22 @@ class Listing:
             todo += [os.path.join(name, o) for o in reversed(was['folders'])]
         return found
 
-    def _keep(self):
+    def keep(self):
+        "Keep the list for the next start, unless another process is at it."
+        try:
+            self.index.parent.mkdir(parents=True, exist_ok=True)
+            taken = lock(self.index.parent)
+            try: self._write()
+            finally: taken.release()
+        except FolderTaken: return
+        except (OSError, ValueError) as e:
+            warnings.warn(f"the list of the files in '{self.root}' is not kept: {e}")
+
+    def _write(self):
         texts = pa.list_(pa.string())
         columns = dict(folder=pa.string(), changed=pa.int64(), files=texts, folders=texts, links=texts)
         schema = pa.schema(columns, metadata=dict(of=self.of))
         table = pa.Table.from_pylist([dict(folder=k, **o) for k, o in self.found.items()], schema)
-        self.index.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self.index, lambda path: pq.write_table(table, path, compression='zstd'))
 
     def __len__(self): return sum(len(o['files']) for o in self.found.values())
