@@ -67,7 +67,8 @@ def files_of(
     return undecoded(ds).select_columns(['image']).flatten()['image.path'][:]
 
 # %% ../nbs/01_sources_layouts.ipynb #lay00010
-def _text(name): return os.fsencode(name).decode('utf-8', 'replace')  # Arrow's texts are UTF-8
+def _text(name):  # Arrow's texts are UTF-8
+    return name if name.isascii() else os.fsencode(name).decode('utf-8', 'replace')
 
 def _listed(folder, cache):
     "folder, from `folder` on -> names of pictures, folders and links in it, as found or known before."
@@ -88,7 +89,8 @@ def class_folders(
         n = len(found['']['files'])
         holds = f'{n:,} pictures but no class folders' if n else 'no class folders with pictures'
         raise ValueError(f"'{folder}' holds {holds}: it needs one folder a class, with its pictures in it.")
-    paths = [_text(f'{folder}/{c}/{f}') for c in names for f in files[c]]
+    at = {c: f'{folder}/{c}/' for c in names}
+    paths = [_text(at[c] + f) for c in names for f in files[c]]
     return name_table(paths, np.repeat(np.arange(len(names)), [len(files[c]) for c in names]), names)
 
 # %% ../nbs/01_sources_layouts.ipynb #lay00014

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sae_ft import experiment as experiment_module
-from sae_ft import embeddings, runs, screening
+from sae_ft import runs, screening
 from sae_ft.clip import Classifier
 from sae_ft.drift import with_drift
 from sae_ft.drift_measures import measure_drift
@@ -86,39 +86,45 @@ def test_a_kept_sae_is_shown_once(done, tmp_path):
 
 # --- training embeddings that stay on disk
 
-def test_what_does_not_fit_into_memory_stays_on_disk(done, tmp_path, monkeypatch):
-    "Here nothing fits. The SAE sees the same rows in another order; killed after it, the run goes on."
-    cfg = replace(done.config, save_every=0.)
-    fits = Experiment(replace(cfg, out_dir=str(tmp_path/'fits')), progress=False)
-    monkeypatch.setattr(experiment_module, 'IN_MEMORY', 4*len(fits.suite.train)*fits.clip.d - 1)
-    exp = Experiment(replace(cfg, out_dir=str(tmp_path/'exp')), progress=False)
-    blocks, z = exp.train_embeddings, fits.train_embeddings
-    assert isinstance(blocks, Blocks) and torch.equal(blocks.take('z', torch.arange(len(z))), z)
-    assert (blocks.folder.parent, len(z)) == (exp.folder/'checkpoint', 64)
-    for o in (exp, fits): o.lock.release(force=True)
+@pytest.fixture
+def small(tiny, pictures, tmp_path):
+    "Settings of a run of a second -> its settings with others."
+    how = dict(TINY, model=f'local-dir:{tiny}', dataset=pictures, k=4, batch_size=10, save_every=0.)
+    return lambda name, **other: Config(**how, **other, out_dir=str(tmp_path/name))
 
-    whole = run(replace(cfg, out_dir=str(tmp_path/'whole')), progress=False)
-    assert whole.results['before'] == done.results['before']
-    assert whole.of('sae')[-1]['fvu'] == pytest.approx(done.of('sae')[-1]['fvu'], abs=.05)
-    assert {o.name for o in whole.folder.iterdir()} == set(FILES)
+def test_what_does_not_fit_into_memory_stays_on_disk(small, monkeypatch):
+    "Here nothing fits. The SAE sees the same rows in another order; killed after it, the run goes on."
+    fits = Experiment(small('fits'), progress=False)
+    z, in_memory = fits.train_embeddings, fits.zero_shot()
+    fits.lock.release(force=True)
+    monkeypatch.setattr(experiment_module, 'IN_MEMORY', 4*z.numel() - 1)
+    exp = Experiment(small('exp'), progress=False)
+    blocks = exp.train_embeddings
+    exp.lock.release(force=True)
+    assert isinstance(blocks, Blocks) and torch.equal(blocks.take('z', torch.arange(len(z))), z)
+    assert blocks.folder.parent == exp.folder/'checkpoint'
+
+    whole = run(small('whole'), progress=False)
+    assert whole.results['before'] == in_memory and whole.of('sae')[-1]['fvu'] < whole.of('sae')[0]['fvu']
+    assert sorted(o.name for o in whole.folder.iterdir()) == FILES
 
     def stop(*args): raise KeyboardInterrupt
-    cut = replace(cfg, out_dir=str(tmp_path/'cut'))
+    cut = small('cut')
     with monkeypatch.context() as m:
         m.setattr(Experiment, 'tune', stop)
         with pytest.raises(KeyboardInterrupt): run(cut, progress=False)
-    assert (tmp_path/'cut'/'checkpoint'/'train-blocks'/'000000000.safetensors').is_file()
-    monkeypatch.setattr(embeddings.Blocks, 'write', refuse)
+    assert (cut.folder()/'checkpoint'/'train-blocks'/'000000000.safetensors').is_file()
+    monkeypatch.setattr(Blocks, 'write', refuse)
     same(run(cut, progress=False), whole)
 
 @pytest.mark.parametrize('method', ['pca', 'conceptor'])
-def test_a_price_is_fitted_to_embeddings_on_disk(method, done, tmp_path, monkeypatch):
+def test_a_price_is_fitted_to_embeddings_on_disk(method, small, monkeypatch):
     "All of them are in one window here, so it is the price of those in memory, but for rounding."
-    where = dict(method=method, sae=str(done.folder/'sae.safetensors'))
-    memory = run(replace(done.config, **where, out_dir=str(tmp_path/'memory')), progress=False)
+    memory = run(small('memory', method=method), progress=False)
     monkeypatch.setattr(experiment_module, 'IN_MEMORY', 0)
-    disk = run(replace(done.config, **where, out_dir=str(tmp_path/'disk')), progress=False)
-    assert disk.of('step')[-1] == pytest.approx(memory.of('step')[-1], rel=1e-3, abs=1e-6)
+    disk = run(small('disk', method=method), progress=False)
+    for a, b in zip(disk.of('step'), memory.of('step'), strict=True):
+        assert (a.pop('event'), a) == (b.pop('event'), pytest.approx(b, rel=1e-3, abs=1e-6))
 
 def test_a_saved_sae_can_be_used_again(done, tmp_path):
     sae = str(done.folder/'sae.safetensors')
