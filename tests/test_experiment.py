@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sae_ft import experiment as experiment_module
-from sae_ft import runs, screening
+from sae_ft import frozen, runs, screening
 from sae_ft.clip import Classifier
 from sae_ft.drift import with_drift
 from sae_ft.drift_measures import measure_drift
@@ -97,7 +97,7 @@ def test_what_does_not_fit_into_memory_stays_on_disk(small, monkeypatch):
     fits = Experiment(small('fits'), progress=False)
     z, in_memory = fits.train_embeddings, fits.zero_shot()
     fits.lock.release(force=True)
-    monkeypatch.setattr(experiment_module, 'IN_MEMORY', 4*z.numel() - 1)
+    monkeypatch.setattr(frozen, 'IN_MEMORY', 4*z.numel() - 1)
     exp = Experiment(small('exp'), progress=False)
     blocks = exp.train_embeddings
     exp.lock.release(force=True)
@@ -121,7 +121,7 @@ def test_what_does_not_fit_into_memory_stays_on_disk(small, monkeypatch):
 def test_a_price_is_fitted_to_embeddings_on_disk(method, small, monkeypatch):
     "All of them are in one window here, so it is the price of those in memory, but for rounding."
     memory = run(small('memory', method=method), progress=False)
-    monkeypatch.setattr(experiment_module, 'IN_MEMORY', 0)
+    monkeypatch.setattr(frozen, 'IN_MEMORY', 0)
     disk = run(small('disk', method=method), progress=False)
     for a, b in zip(disk.of('step'), memory.of('step'), strict=True):
         assert (a.pop('event'), a) == (b.pop('event'), pytest.approx(b, rel=1e-3, abs=1e-6))
