@@ -127,9 +127,9 @@ def _is_paper(spec, data_root):
     "Whether it names a suite of the paper, and not a folder here that is called so."
     return is_paper_suite(spec) and (data_root is not None or not Path(spec).exists())
 
-def _read(spec, classnames, data_root):
+def _read(spec, classnames, data_root, cache):
     "A source, and its splits."
-    if _is_paper(spec, data_root): return read_paper_suite(spec, data_root)
+    if _is_paper(spec, data_root): return read_paper_suite(spec, data_root, cache)
     source = find_source(spec)
     return source, read_source(source, classnames)
 
@@ -158,7 +158,7 @@ def load_suite(
 
     Raises FileNotFoundError and ValueError, each in one sentence."""
     given = read_classnames(classnames)
-    source, data = _read(dataset, given, data_root)
+    source, data = _read(dataset, given, data_root, cache)
     if 'train' not in data:
         raise ValueError(f"'{dataset}' has no pictures to train on: "
                          'name it as suite, beside another dataset.')
@@ -175,7 +175,7 @@ def load_suite(
 
     own, paper = set(data), suite and _is_paper(suite, data_root)
     if suite and str(suite) != str(dataset):
-        other, more = _read(suite, given, data_root)
+        other, more = _read(suite, given, data_root, cache)
         roots = roots + other.roots
         data, info = _add_splits(data, info, words, other, more)
 

@@ -140,6 +140,8 @@ class Sequence(Experiment):
         kinds = {k: o.kind for k, o in self.suite.splits.items()}
         return dict(super().provenance(), what=self.what, kinds=kinds)
 
+    def train_on_disk(self): return self.train_in_memory()  # tasks cut them by class
+
     def prepare(self):
         "Groups, the first model, its SAE and class means; then the state of an earlier life, if any."
         suite, cfg = self.suite, self.cfg

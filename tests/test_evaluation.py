@@ -1,7 +1,9 @@
 "Answers, metrics and the tables of one run, by hand and against scikit-learn."
+from dataclasses import replace
 from types import SimpleNamespace
 
 import datasets
+import paper_data
 import pandas as pd
 import pytest
 import torch
@@ -9,8 +11,12 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from sae_ft.clip import Classifier
-from sae_ft.evaluation import (answer, answer_splits, judge, means, on_same_pictures, plot_shift, score,
-                               table, worst_region)
+from sae_ft.evaluation import answer, answer_splits, embed_on_disk, embed_splits, judge, means
+from sae_ft.evaluation import on_same_pictures, plot_shift, score, table, worst_region
+from sae_ft.screening import BadPictures
+from sae_ft.screening_later import look_later
+from sae_ft.settings import Config
+from sae_ft.sources_layouts import class_folders
 
 def result(kind, value, n=10, metric='accuracy'): return dict(kind=kind, metric=metric, value=value, n=n)
 
@@ -83,6 +89,48 @@ def test_a_picture_that_cannot_be_read_is_not_counted():
     mine = suite()
     y, found = torch.tensor([0, -1 - 1, 2]), torch.tensor([0, 0, 1])
     assert judge(mine, dict(same=(None, y)), dict(same=found))['same'] == result('id', .5, 2)
+
+# --- embeddings that stay on disk
+
+@pytest.fixture
+def many(tmp_path):
+    "A tiny model, and 600 pictures that are opened when used."
+    paper_data.classes(tmp_path/'pictures', ['a', 'b', 'c'], 200)
+    model = Classifier(Pooled(), torch.eye(3))
+    return model, look_later(dict(train=class_folders(tmp_path/'pictures')))[0]['train'], tmp_path
+
+class Pooled(nn.Module):
+    "A tower of 32 pixels: mean colours, as 3 numbers."
+    preprocess_cfg = dict(size=32, mean=[.5]*3, std=[.5]*3)
+    def forward(self, x): return x.mean((2, 3))
+
+HOW = Config(device='cpu', precision='fp32', batch_size=100)
+def on_disk(model, ds, folder, **other):
+    return embed_on_disk(model, ds, 'train', replace(HOW, **other), False, folder/'z', dict(of='this'), 256)
+
+def test_on_disk_they_have_the_same_bits(many):
+    model, ds, folder = many
+    z, y = embed_splits(model, dict(train=ds), HOW, False)['train']
+    blocks, every = on_disk(model, ds, folder), torch.arange(600)
+    assert len(blocks.starts) == 3 and len(z) == 600
+    assert torch.equal(blocks.take('z', every), z) and torch.equal(blocks.take('y', every), y)
+    blocks.file(256).unlink()
+    seen, encode = [], model.encode
+    model.encode = lambda x: seen.append(len(x)) or encode(x)
+    assert on_disk(model, ds, folder).digest() == blocks.digest() and seen == [256]
+
+def test_on_disk_a_picture_that_cannot_be_read_is_told_and_has_no_row(many):
+    model, ds, folder = many
+    files = [folder/'pictures'/c/f'{c}_{i}.JPEG' for c, i in (('a', 3), ('c', 199))]
+    for o in files: o.write_bytes(o.read_bytes()[:-400])
+    with pytest.raises(BadPictures, match=r'2 of 600 .*a/a_3.JPEG \(truncated\), c/c_199'):
+        on_disk(model, ds, folder)
+    with pytest.warns(UserWarning, match="2 of 600 pictures of 'train' cannot be read"):
+        blocks = on_disk(model, ds, folder, on_bad_image='skip')
+        z, y = embed_splits(model, dict(train=ds), replace(HOW, on_bad_image='skip'), False)['train']
+    every = torch.arange(598)
+    assert len(blocks) == 598 and torch.equal(blocks.take('z', every), z[y >= 0])
+    assert torch.equal(blocks.take('y', every), y[y >= 0])
 
 BEFORE = dict(line=result('id', .8), solid=result('near', .6), game=result('far', .4, 30),
               hand=result('far', .2))
