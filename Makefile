@@ -17,6 +17,7 @@ setup:  ## install the project, editable, with what tests need
 
 export:  ## notebooks cleaned, modules written to sae_ft/
 	nbdev_clean
+	$(PYTHON) tests/states.py
 	nbdev_export
 
 map:  ## the map of nbs/index.ipynb from the imports, its tables from the summaries
@@ -37,7 +38,7 @@ test: check browser  ## all tests: what is current, every notebook, pytest
 	$(ONE_THREAD) nbdev_test --n_workers $(WORKERS) --do_print --timing
 	$(ONE_THREAD) $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile --durations=20 tests
 
-docs:  ## every notebook as a page in _docs/, readable offline
+docs:  ## a site in _docs/, readable offline: every notebook as a page, all modules on one, search
 	$(PYTHON) tests/docs.py
 
 prepare: export map readme test  ## all of it, before a commit

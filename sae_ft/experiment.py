@@ -9,16 +9,16 @@ __all__ = ['Experiment', 'Replay', 'Helper', 'unfinished', 'experiment', 'run']
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
-from functools import cached_property
 
 import torch
 
 from .clip import class_embeddings, load_clip, zero_shot
 from .crops import View
+from .decoded import were_read
 from .drift_measures import measure_drift
 from .evaluation import answer_splits, answers_table, embed_splits, epoch_drift, judge
 from .evaluation import validation_accuracy, with_state
-from .frozen import load_sae, shared_embeddings, shared_sae
+from .frozen import TrainEmbeddings, load_sae, shared_embeddings, shared_sae
 from .lora import merge_lora, plain_state
 from .methods import Context, get_method, wise
 from .plumbing.cache import Cache
@@ -33,6 +33,7 @@ from .plumbing.threads import same_threads
 from .record import Timed
 from .runs import Run, check_folder, clear_up, gone_on, is_finished, load_run
 from .runs import sizes_of, suite_of, threads_of
+from .sae_rows import some_of
 from .sae_train import train_sae
 from .settings import Config, advice, alphas
 from .strength import settle
@@ -43,7 +44,7 @@ from .verdict import brought_nothing, on_validation
 from .watched import Watched
 
 # %% ../nbs/05_experiment.ipynb #a868c20b
-class Experiment(Timed):
+class Experiment(Timed, TrainEmbeddings):
     "A run in six steps: load (here), zero_shot, fit_sae, tune, measure, save. One that was begun goes on."
     described_by = 'config.json'
 
@@ -143,11 +144,6 @@ class Experiment(Timed):
         self.before = self.judge('zero_shot', self.z0)
         return self.before
 
-    @cached_property
-    def train_embeddings(self):
-        z, y = self.embed_frozen('train', dict(train=self.suite.train))['train']
-        return z[y >= 0] if (y < 0).any() else z  # without pictures that cannot be read
-
     def fit_sae(self, on_epoch=None):
         "Train the SAE on the training embeddings, unless `sae` names one: .sae, returned, and .sae_history."
         cfg, self.sae_history = self.cfg, []
@@ -160,7 +156,7 @@ class Experiment(Timed):
         return self.sae
 
     def own_sae(self, z, on_epoch=None, checkpoint=None):
-        "An SAE of embeddings (N, d) and its history, trained, or read where an earlier run left them."
+        "An SAE of embeddings, in memory or on disk, and its history: trained, or as an earlier run left it."
         cfg = self.cfg
         how = dict(expansion=cfg.expansion, k=cfg.k, epochs=cfg.sae_epochs, seed=cfg.seed, kind=cfg.sae_kind,
                    stop=cfg.sae_stop)
@@ -179,7 +175,7 @@ class Experiment(Timed):
         if self.clip.model is None: self.clip = load_clip(cfg.model, cfg.pretrained, self.device)
         stages = method.stages_of(cfg.trainable)
         ctx = Context(self.clip, self.classifier, suite.classnames, suite.templates, self.sae,
-                      lambda: self.train_embeddings, cfg.seed, cfg.mu, cfg.lam_feature, cfg.tau)
+                      lambda: some_of(self.train_embeddings), cfg.seed, cfg.mu, cfg.lam_feature, cfg.tau)
         reg = method.regulariser and method.regulariser(ctx)
         objective = method.objective and method.objective(ctx)
         frozen = ctx.frozen if reg or runs_frozen(objective) else None
@@ -198,7 +194,7 @@ class Experiment(Timed):
 
     def drift(self, embedded):
         "Drift of embeddings from .z0: split -> measures."
-        def of(z0, z, y): return measure_drift(self.sae, z0[y >= 0], z[y >= 0])
+        def of(z0, z, y): return measure_drift(self.sae, z0[were_read(y)], z[were_read(y)])
         return {k: of(self.z0[k][0], z, y) for k, (z, y) in embedded.items()}
 
     def measure(self):
@@ -261,6 +257,7 @@ class Replay(Experiment):
     def log(self, **line): pass
     def checkpoint(self, name): return Checkpoint()
     def stored(self, name, classifier): return {}
+    def train_on_disk(self): return self.train_in_memory()  # a finished run has no place for them
 
     def zero_shot(self):
         super().zero_shot()

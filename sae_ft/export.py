@@ -149,12 +149,15 @@ def export(
         if not (overwrite and (to/'open_clip_config.json').is_file()):
             raise FileExistsError(f"'{to}' is not empty: choose another folder, or overwrite=True "
                                   'for an older export.')
-    part = to.absolute().with_name(f'.{to.absolute().name}.part')  # a kill leaves no half export at `to`
-    shutil.rmtree(part, ignore_errors=True)
+    part, old = (to.absolute().with_name(f'.{to.absolute().name}.{o}') for o in ('part', 'old'))
+    shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
     part.mkdir(parents=True)
     write_export(run, part, name or to.name, licence)
-    shutil.rmtree(to, ignore_errors=True)
+    if to.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        to.rename(old)
     part.rename(to)
+    shutil.rmtree(old, ignore_errors=True)
     return to
 
 def write_export(

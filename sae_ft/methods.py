@@ -36,7 +36,7 @@ class Context:
     classnames: list          # C words
     templates: list           # T sentences with {}
     sae: nn.Module            # trained on the frozen model's embeddings
-    embeddings: Callable      # () -> (N, d), the frozen model's embeddings of the training pictures
+    embeddings: Callable      # () -> (N, d), the frozen model's, of the training pictures or many of them
     seed: int = 0             # of what is drawn at random
     mu: float = 3.            # weight of the residual in SAE-FT
     lam_feature: float = 3.   # weight of its feature term

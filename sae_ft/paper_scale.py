@@ -17,8 +17,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .methods import METHODS
-from .paper_map import BACKBONES, SCALE_METHODS
+from .paper_map import BACKBONES, GRIDS, SCALE_METHODS
 from .presets import PRESETS
+from .sources_paper import PAPER_SUITES
 
 # %% ../nbs/11_paper_scale.ipynb #sc000006
 @dataclass(frozen=True)
@@ -73,12 +74,14 @@ def counted(
         parameters=sizes[0], text_parameters=sizes[1] - sizes[0])
 
 # %% ../nbs/11_paper_scale.ipynb #sc000009
-PICTURES = {  # grid -> (training pictures, pictures that are judged); sizes as published
-    'imagenet': (1_281_167, sum((
-        50_000, 10_000, 30_000, 7_500, 50_889, 18_574,  # ImageNet, V2, R, A, Sketch, ObjectNet's 113 classes
-        10_000, 10_000, 8_000, 1_880, 27_000, 8_677, 6_149, 3_333, 8_041, 3_669))),  # the ten transfer sets
-    'iwildcam': (129_809, 8_154 + 42_791),   # WILDS (Koh et al. 2021): test in distribution and out of it
-    'fmow': (76_863, 11_327 + 22_108)}
+def _pictures(dataset, suite=''):
+    "Training pictures, and those that are judged: splits of the same pictures are embedded once."
+    splits = [o for name in (dataset, suite) if name for o in PAPER_SUITES[name].splits]
+    train = next(o.pictures for o in splits if o.kind == 'train')
+    judged = {(o.at, o.read): o.pictures for o in splits if o.kind not in ('train', 'val')}
+    return train, sum(judged.values())
+
+PICTURES = {k: _pictures(**o) for k, o in GRIDS.items()}  # grid -> the two numbers, as published
 
 @dataclass(frozen=True)
 class Work:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from .data import shorten, stratified, undecoded
-from .decoded import opened_when_used
+from .decoded import opened_when_used, were_read
 from .plumbing.faults import known
 from .plumbing.pictures import BadPicture, decode, read_bytes
 from .plumbing.several import team
@@ -79,7 +79,7 @@ def tell_unread(
 ):
     "Say which pictures of a pass could not be read. Raises BadPictures, which has the whole list as .bad."
     known(on_bad_image, ('refuse', 'skip'), 'on_bad_image')
-    rows = torch.unique(-1 - y[y < 0]).tolist()
+    rows = torch.unique(-1 - y[~were_read(y)]).tolist()
     if not rows: return
     raw = undecoded(ds)
     names = [_why(raw, i) for i in rows]
@@ -103,7 +103,7 @@ class Unread:
     ) -> tuple:           # the same, with another picture of the batch there
         "A batch to train on."
         if not self.watch: return x, y
-        bad = y < 0
+        bad = ~were_read(y)
         self.seen.append(y.clamp(max=0))
         first = (~bad).int().argmax()
         rows = torch.where(bad, first, torch.arange(len(y), device=y.device))

@@ -12,6 +12,7 @@ from typing import Optional
 import numpy as np
 import pandas as pd
 
+from .evaluation import PICTURE, on_same_pictures
 from .shifts import DERIVED, OURS
 
 # %% ../nbs/07_shifts_paired.ipynb #c9da248a
@@ -93,18 +94,13 @@ def answers_of(
     """The answers of every method of the tables.
 
     Raises FileNotFoundError for a run without them, ValueError if pictures differ."""
-    found, first = {}, None
     for run in runs:
         if not (run.folder/'predictions.parquet').is_file():
             raise FileNotFoundError(f"'{run.folder}' has no predictions.parquet: "
                                     'the comparison picture by picture needs it.')
-        p = run.predictions.sort_values('split', kind='stable', ignore_index=True)
-        pictures = p[[o for o in ('split', 'label', 'drawing', 'region') if o in p]]
-        first = pictures if first is None else first
-        if not pictures.equals(first):
-            raise ValueError(f"'{run.folder}' was judged on other pictures than '{runs[0].folder}': "
-                             'compare runs of one data set.')
-        method, seed = run.config.method, run.config.seed
+    tables, found = on_same_pictures([o.predictions for o in runs], [o.folder for o in runs]), {}
+    for run, p in zip(runs, tables):
+        pictures, method, seed = p[[o for o in PICTURE if o in p]], run.config.method, run.config.seed
         columns = {name(run): 'tuned', 'zero-shot': 'zero_shot'}  # name in tables -> column
         columns |= {k: model for k, (of, model) in DERIVED.items() if of == method}
         found |= {(k, seed): pictures.assign(answer=p[c]) for k, c in columns.items() if c in p}

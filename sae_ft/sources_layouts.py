@@ -7,7 +7,7 @@ __all__ = ['FMOW_PARTS', 'READERS', 'name_table', 'relabelled', 'labels_of', 'fi
            'parquet_copy', 'iwildcam', 'fmow', 'torchvision_test']
 
 # %% ../nbs/01_sources_layouts.ipynb #lay00004
-import io, os
+import hashlib, io, os
 from pathlib import Path
 from typing import Optional
 
@@ -19,6 +19,8 @@ import pyarrow as pa
 import torchvision.datasets
 
 from .data import ordered, undecoded
+from .plumbing.cache import Cache
+from .plumbing.listing import Listing
 from .plumbing.pictures import ENDINGS
 from .sources import read_data
 
@@ -65,28 +67,30 @@ def files_of(
     return undecoded(ds).select_columns(['image']).flatten()['image.path'][:]
 
 # %% ../nbs/01_sources_layouts.ipynb #lay00010
-def _text(name): return os.fsencode(name).decode('utf-8', 'replace')  # Arrow's texts are UTF-8
+def _text(name):  # Arrow's texts are UTF-8
+    return name if name.isascii() else os.fsencode(name).decode('utf-8', 'replace')
 
-def _is_picture(name):
-    head, dot, ending = name.rpartition('.')
-    return bool(head) and name[0] != '.' and dot + ending.lower() in ENDINGS
-
-def _pictures_in(folder):
-    "Names of the pictures directly in a folder, sorted."
-    with os.scandir(folder) as found: return sorted(_text(o.name) for o in found if _is_picture(o.name))
+def _listed(folder, cache):
+    "folder, from `folder` on -> names of pictures, folders and links in it, as found or known before."
+    place, home = os.path.realpath(folder), (cache or Cache()).folder
+    index = home and home/'lists'/f'{hashlib.sha256(os.fsencode(place)).hexdigest()}.parquet'
+    return Listing(place, ENDINGS, index).found
 
 def class_folders(
     folder: Path,          # of class folders
+    cache: Optional[Cache] = None,  # where names are kept; None: nowhere
 ) -> datasets.Dataset:     # labels by the folders' names, in order
     "Every picture of every class folder. Raises ValueError where there are none."
-    with os.scandir(folder) as found: subs = [o.name for o in found if o.is_dir() and o.name[0] != '.']
-    files = {c: _pictures_in(os.path.join(folder, c)) for c in subs}
-    names = ordered([c for c in subs if files[c]])
+    found = _listed(folder, cache)
+    files = {c: found[c]['files'] for c in found['']['folders']}
+    files |= {c: _listed(os.path.join(folder, c), cache)['']['files'] for c in found['']['links']}
+    names = ordered([c for c in files if files[c]])
     if not names:
-        n = len(_pictures_in(folder))
+        n = len(found['']['files'])
         holds = f'{n:,} pictures but no class folders' if n else 'no class folders with pictures'
         raise ValueError(f"'{folder}' holds {holds}: it needs one folder a class, with its pictures in it.")
-    paths = [f'{folder}/{c}/{f}' for c in names for f in files[c]]
+    at = {c: f'{folder}/{c}/' for c in names}
+    paths = [_text(at[c] + f) for c in names for f in files[c]]
     return name_table(paths, np.repeat(np.arange(len(names)), [len(files[c]) for c in names]), names)
 
 # %% ../nbs/01_sources_layouts.ipynb #lay00014
@@ -115,9 +119,9 @@ def _csv(file, columns):
         raise ValueError(f"'{file}' cannot be read: it must be a table with the columns {', '.join(columns)} "
                          f"({str(e).splitlines()[0]}).") from None
 
-def _all_there(folder, names, table):
+def _all_there(folder, names, table, cache):
     "Raises ValueError if a picture that a table names is not in the folder."
-    there = set(_pictures_in(folder)) if folder.is_dir() else set()
+    there = set(_listed(folder, cache)['']['files']) if folder.is_dir() else set()
     if missing := [o for o in names if o not in there]:
         raise ValueError(f"{len(missing):,} of {len(names):,} pictures that '{table}' names are not in "
                          f"'{folder}', the first is {missing[0]}: unpack the archive again.")
@@ -125,6 +129,7 @@ def _all_there(folder, names, table):
 def iwildcam(
     folder: Path,          # iwildcam_v2.0
     split: str,            # 'train', 'id_val', 'id_test', 'val' or 'test': the last two at other cameras
+    cache: Optional[Cache] = None,  # as for `class_folders`
 ) -> datasets.Dataset:     # labels by WILDS' y
     "A split of iWildCam. Raises FileNotFoundError and ValueError."
     rows = _csv(folder/'metadata.csv', ['filename', 'split', 'y'])
@@ -135,7 +140,7 @@ def iwildcam(
         raise ValueError(f"'{folder}/categories.csv' has no name for class {missing[0]}, "
                          'which metadata.csv has: unpack the archive again.')
     rows = rows[rows.split == split]
-    _all_there(folder/'train', list(rows.filename), folder/'metadata.csv')
+    _all_there(folder/'train', list(rows.filename), folder/'metadata.csv', cache)
     return name_table([f'{folder}/train/{o}' for o in rows.filename], rows.y, [words[i] for i in range(C)])
 
 FMOW_PARTS = {  # ours -> the challenge's split, and the years
@@ -145,6 +150,7 @@ FMOW_PARTS = {  # ours -> the challenge's split, and the years
 def fmow(
     folder: Path,          # fmow_v1.1
     split: str,            # key of FMOW_PARTS: val and test are of later years
+    cache: Optional[Cache] = None,  # as for `class_folders`
 ) -> datasets.Dataset:     # labels by category, in the order of the alphabet, as in WILDS; and region
     "A split of FMoW. Raises FileNotFoundError and ValueError."
     rows = _csv(folder/'rgb_metadata.csv', ['split', 'category', 'country_code', 'timestamp'])
@@ -154,7 +160,7 @@ def fmow(
     region = rows.country_code.map(dict(zip(codes['alpha-3'], codes.region))).fillna('Other')
     of = (rows.split == part) & (year >= first) & (year < end)
     files = [f'rgb_img_{i}.png' for i in rows.index[of]]
-    _all_there(folder/'images', files, folder/'rgb_metadata.csv')
+    _all_there(folder/'images', files, folder/'rgb_metadata.csv', cache)
     labels = rows.category[of].map({o: i for i, o in enumerate(names)})
     return name_table([f'{folder}/images/{o}' for o in files], labels, names, region=region[of])
 

@@ -18,6 +18,7 @@ import numpy as np
 import open_clip
 
 from .data import ordered
+from .plumbing.cache import Cache
 from .plumbing.files import parse, read_json
 from .sources_layouts import class_folders, files_of, is_parquet, labels_of, parquet_copy, relabelled
 
@@ -140,9 +141,10 @@ def imagenet(
     folder: Path,           # of class folders, or with parquet files
     split: str = 'train',   # of the parquet files
     of: str = 'imagenet',   # as for `by_synset`
+    cache: Optional[Cache] = None,  # as for `class_folders`
 ) -> Pictures:
     "ImageNet, or a shift of it. Raises ValueError."
-    ds = parquet_copy(folder, split) if is_parquet(folder) else class_folders(folder)
+    ds = parquet_copy(folder, split) if is_parquet(folder) else class_folders(folder, cache)
     return by_synset(ds, folder, of)
 
 # %% ../nbs/01_sources_maps.ipynb #map00020
@@ -163,12 +165,14 @@ def _objectnet_classes(maps):
 
 def objectnet(
     folder: Path,    # objectnet-1.0, with mappings and images, or parquet files in place of images
+    cache: Optional[Cache] = None,  # as for `class_folders`
 ) -> Pictures:       # labels of ImageNet
     "The pictures of ObjectNet that show a class of ImageNet. Raises ValueError and FileNotFoundError."
     of = _objectnet_classes(folder/'mappings')
     first = {f: numbers[0] for f, numbers in of.items()}
     first |= {synsets()[numbers[0]]: numbers[0] for numbers in of.values()}  # a copy's names
-    ds = parquet_copy(folder, 'test') if is_parquet(folder) else class_folders(folder/'images')
+    copied = is_parquet(folder)
+    ds = parquet_copy(folder, 'test') if copied else class_folders(folder/'images', cache)
     names = ds.features['label'].names
     ds = ds.select(np.flatnonzero([names[i] in first for i in labels_of(ds)]))
     labels = [first[names[i]] for i in labels_of(ds)]

@@ -27,7 +27,7 @@ class PaperSplit:
     kind: str          # 'train' | 'val' | one of SPLIT_KINDS
     metric: str        # one of METRIC_NAMES; '' for train and val
     at: tuple          # folders below data_root in which it may lie, the usual one first
-    read: Callable     # such a folder, or one of `copies` -> Pictures
+    read: Callable     # such a folder or one of `copies`, cache=of names -> Pictures
     classes: int       # published
     pictures: int      # published
     source: str        # of the two numbers
@@ -79,9 +79,9 @@ IMAGENET = PaperSuite('imagenet', templates=OPENAI, splits=[
 # %% ../nbs/01_sources_paper.ipynb #pap00012
 def _spaced(names): return [o.replace('_', ' ') for o in names]
 
-def _with_own_names(read, folder, split, words=_spaced):
+def _with_own_names(read, folder, split, words=_spaced, cache=None):
     "A split of a set that names its classes, or that of its parquet copy."
-    ds = parquet_copy(folder, split) if is_parquet(folder) else read(folder, split)
+    ds = parquet_copy(folder, split) if is_parquet(folder) else read(folder, split, cache)
     names = ds.features['label'].names
     return Pictures(ds, words(names), len(names))
 
@@ -115,7 +115,7 @@ def _apart(names): return [re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', o) for o in names
 
 def _transfer(name, reader, folder, metric, classes, pictures, source, words=_spaced):
     "A transfer set, which torchvision reads from the folder that holds its own."
-    def read(folder, split): return torchvision_test(folder.parent, name)
+    def read(folder, *_): return torchvision_test(folder.parent, name)
     gone = 'from its copies: its host is gone, and torchvision only reads it'
     get = gone if name == 'cars' else f"torchvision.datasets.{reader}('DATA', download=True)"
     read = partial(_with_own_names, read, split='test', words=words)

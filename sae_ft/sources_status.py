@@ -14,6 +14,7 @@ from typing import Optional
 import datasets
 import pandas as pd
 
+from .plumbing.cache import Cache
 from .sources import Source
 from .sources_layouts import is_parquet
 from .sources_maps import Pictures
@@ -38,14 +39,14 @@ def place_below(
     copies = [root/o for o in split.copies if is_parquet(root/o)]
     return next(iter(usual + copies), None)
 
-def _look(split, root, read):
+def _look(split, root, read, cache):
     "What there is of a split; `read` keeps what was read, for another split of the same pictures."
     place = place_below(root, split)
     if place is None:
         return Found(split, wrong=f"'{split.name}' is not there: '{root/split.at[0]}' does not exist.")
     key = split.read, place
     try:
-        if key not in read: read[key] = split.read(place)
+        if key not in read: read[key] = split.read(place, cache=cache)
     except (ValueError, OSError) as e: return Found(split, place, wrong=str(e))
     return _compared(Found(split, place, read[key]))
 
@@ -64,6 +65,7 @@ def _compared(found):
 def look_below(
     spec: str,    # as for `paper_suite`
     data_root,    # folder in which the data sets lie
+    cache: Optional[Cache] = None,  # where names of files are kept; None: nowhere
 ) -> list:        # of `Found`
     "What there is of each split of a suite. Raises ValueError and FileNotFoundError."
     suite = paper_suite(spec)
@@ -74,17 +76,18 @@ def look_below(
     if not root.is_dir():
         raise FileNotFoundError(f"data_root is '{data_root}', and there is no such folder: "
                                 f"it must be the one in which '{first}' lies.")
-    return [_look(o, root, read) for o in suite.splits]
+    return [_look(o, root, read, cache) for o in suite.splits]
 
 # %% ../nbs/01_sources_status.ipynb #sta00009
 def check_suite(
     name: str,       # 'imagenet' | 'iwildcam' | 'fmow' | 'transfer', and splits after a colon
     data_root: str,  # folder in which the data sets lie
+    cache: Optional[Cache] = None,  # as for `look_below`
 ) -> pd.DataFrame:   # a row a split
     """What is there of a suite of the paper, what is missing or wrong, and how to get it.
 
     Opens no picture. Raises ValueError and FileNotFoundError for an unknown suite or folder."""
-    rows = [_row(o) for o in look_below(name, data_root)]
+    rows = [_row(o) for o in look_below(name, data_root, cache)]
     return pd.DataFrame(rows).set_index('split').rename_axis(None)
 
 def _row(found):
@@ -101,9 +104,10 @@ def _row(found):
 def read_paper_suite(
     spec: str,             # as for `paper_suite`
     data_root,             # folder in which the data sets lie
+    cache: Optional[Cache] = None,  # as for `look_below`
 ) -> tuple:                # `Source`, {split: data set}
     "A suite of the paper, checked. Raises ValueError and FileNotFoundError, each in one sentence."
-    found = look_below(spec, data_root)
+    found = look_below(spec, data_root, cache)
     if any(o.wrong for o in found): raise ValueError(_refusal(spec, data_root, found))
     for o in found:
         for note in o.notes: warnings.warn(f"'{o.split.name}' of '{spec}': {note}")

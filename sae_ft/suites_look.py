@@ -16,6 +16,7 @@ import pandas as pd
 import PIL.Image
 
 from .data import shorten, stratified, undecoded
+from .decoded import were_read
 from .plumbing.pictures import BadPicture, decode
 from .plumbing.style import COLOURS
 from .plumbing.threads import mapped
@@ -181,7 +182,7 @@ def names_table(
         taken = f'{words[wrong.index[0]]} ({100*wrong.iloc[0]/len(o):.0f} %)' if len(wrong) else ''
         return pd.Series({'pictures': len(o), 'zero-shot right %': round(100*(o.answer == o.label).mean(), 1),
                           'taken most for': taken})
-    rows = rows[rows.label >= 0]
+    rows = rows[were_read(rows.label)]
     table = pd.DataFrame({i: one(o) for i, o in rows.groupby('label')}).T
     names = suite.train.features['label'].names
     table.insert(0, 'asked for as', [words[i] for i in table.index])

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .drift_compensation import class_covariances, class_means, mean_shift
+from .drift_compensation import class_covariances, mean_shift
+from .drift_map import class_means
 from .suites import Suite
 
 # %% ../nbs/12_tasks.ipynb #tsk00005

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from .clip import class_embeddings
 from .concepts import name_features
-from .drift_compensation import class_means
+from .drift_map import class_means
 from .drift_measures import measure_drift
 from .evaluation import answer, embed_splits
 from .experiment import Experiment
@@ -139,6 +139,8 @@ class Sequence(Experiment):
     def provenance(self):
         kinds = {k: o.kind for k, o in self.suite.splits.items()}
         return dict(super().provenance(), what=self.what, kinds=kinds)
+
+    def train_on_disk(self): return self.train_in_memory()  # tasks cut them by class
 
     def prepare(self):
         "Groups, the first model, its SAE and class means; then the state of an earlier life, if any."

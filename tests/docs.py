@@ -1,7 +1,8 @@
 """All notebooks as pages: `docs.py [folder]` writes what is committed to _docs/ or the folder; none is run.
 
 Pages need no network and no script: formulas become MathML, pictures lie inside, links between notebooks lead
-from page to page. A notebook in a folder of nbs/ becomes a page in a folder of that name."""
+from page to page. A notebook in a folder of nbs/ becomes a page in a folder of that name. The start page is
+the index with the ways through it on top; api.html lists what modules export, search.html finds sections."""
 import html, os, re, shutil, sys
 from pathlib import Path
 from urllib.parse import unquote
@@ -11,6 +12,8 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 
 from current import DIRECTIVE, ROOT
+from docs_api import api
+from docs_search import form, sections, write_search
 
 NBS = ROOT/'nbs'
 PARTS = {'': 'The method', 'plumbing': 'Plumbing'}  # folder of nbs/ -> heading of its pages, in reading order
@@ -20,9 +23,16 @@ MATH = re.compile(CODE + r'|\$\$(.+?)\$\$|(?<![\\$\w])\$(?!\s)([^$\n]+?)(?<!\s)\
 STYLES = re.compile(r'<style\b.*?</style>', re.DOTALL)
 UNUSED = re.compile(r'--jp-icon-[\w-]+:\s*url\([^)]*\);?|/\*.*?\*/', re.DOTALL)  # icons of buttons
 RULE = re.compile(r'([^{}<>]+)\{[^{}]*\}')  # of a style sheet: selectors, and what holds for them
+NO_ECHO = re.compile(r'^#\|\s*echo:\s*false', re.MULTILINE)
 NEEDLESS = re.compile(r'<script\b.*?</script>|<link\b[^>]*>', re.DOTALL | re.IGNORECASE)
 BAR = ('font: 14px system-ui, sans-serif; padding: .6em 1em; '
-       'border-bottom: 1px solid #ccc; display: flex; gap: 2em')
+       'border-bottom: 1px solid #ccc; display: flex; flex-wrap: wrap; gap: .4em 2em')
+DOOR = re.compile(r'to \*(\w+)\*,(.*?)(?=; to \*|\.\s)', re.DOTALL)  # a way through, in the index
+PAGES = re.compile(r'\]\(([\w/-]+)\.ipynb\)')
+FIXED = {'11_paper_map': "the paper's map", 'api': 'API by module'}  # on every page
+LINKS = '<style>nav a { color: #0b57a4; }</style>'
+DOORS = ('font: 14px/1.5 system-ui, sans-serif; padding: .6em 1em 0; '
+         'display: flex; flex-wrap: wrap; gap: 0 2em')
 LISTS = 'font: 14px/1.6 system-ui, sans-serif; padding: 1em; border-top: 1px solid #ccc; margin-top: 2em'
 
 def formulas(text: str, made: list) -> str:
@@ -102,12 +112,22 @@ def links(page: str, to: Path, name: str = 'index') -> str:
 
 def navigation(name: str, names: list[str], titles: dict[str, str]) -> str:
     "Links to the page before, the index and the page after."
-    i = names.index(name)
-    near = [(f'← {titles[o]}', o) for o in names[max(i - 1, 0):i]]
-    near += [('all pages', 'index')]
-    near += [(f'{titles[o]} →', o) for o in names[i + 1:i + 2]]
+    i = names.index(name) if name in names else None  # one that is made of all pages has none beside it
+    before, after = ([], []) if i is None else (names[max(i - 1, 0):i], names[i + 1:i + 2])
+    near = [(f'← {titles[o]}', o) for o in before] + [('all pages', 'index')]
+    near += [(t, o) for o, t in FIXED.items() if o in names or o == 'api']
+    near += [(f'{titles[o]} →', o) for o in after]
     found = ''.join(f'<a href="{page_link(o, name)}">{html.escape(t)}</a>' for t, o in near)
-    return f'<nav style="{BAR}">{found}</nav>'
+    return f'{LINKS}<nav style="{BAR}">{found}{form(name) if name != "search" else ""}</nav>'
+
+def doors(nb, titles: dict[str, str]) -> str:
+    "The ways through that the index names ('to *learn*, ...'), a box each."
+    source, boxes = '\n'.join(c.source for c in nb.cells), []
+    for way, text in DOOR.findall(source):
+        found = [o for o in PAGES.findall(text) if o in titles]
+        items = ''.join(f'<li><a href="{o}.html">{html.escape(titles[o])}</a></li>' for o in found)
+        boxes.append(f'<section style="flex: 1 1 15em"><b>{way.capitalize()}</b><ol>{items}</ol></section>')
+    return f'<nav aria-label="ways through" style="{DOORS}">{"".join(boxes)}</nav>' if boxes else ''
 
 def contents(names: list[str], titles: dict[str, str]) -> str:
     "All pages in reading order, a list a part; for the index."
@@ -121,7 +141,7 @@ def contents(names: list[str], titles: dict[str, str]) -> str:
 # --- pages
 
 def prepare(nb, made: list):
-    "Without directives, hidden and empty cells and what was written to stderr; see `formulas`."
+    "Without directives, hidden and empty cells, code not to be echoed, stderr; see `formulas`."
     def shown(c):
         if c.cell_type == 'raw' or 'hide' in DIRECTIVE.findall(c.source): return False
         return bool(DIRECTIVE.sub('', c.source).strip())
@@ -129,32 +149,43 @@ def prepare(nb, made: list):
     for c in nb.cells:
         if c.cell_type == 'markdown': c.source = formulas(c.source, made)
         else:
+            if NO_ECHO.search(c.source): c.metadata['transient'] = dict(remove_source=True)
             c.source = DIRECTIVE.sub('', c.source).strip()
             c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     nb.metadata['language_info'] = dict(name='python', pygments_lexer='ipython3')
     return nb
 
+def page_of(name: str, nb, names: list[str], titles: dict[str, str], to: Path, folder: Path, exporter) -> str:
+    "A notebook as a page."
+    made, top = [], doors(nb, titles) if name == 'index' else ''
+    about = dict(name=html.escape(titles[name]), path=str(folder/part_of(name)))
+    page, _ = exporter.from_notebook_node(prepare(nb, made), resources=dict(metadata=about))
+    page = slim_styles(NEEDLESS.sub('', page))
+    page = links(page, to, name)
+    page = re.sub(r'formula(\d+)here', lambda m: made[int(m[1])], page)
+    bar = navigation(name, names, titles) + top
+    page = re.sub(r'(<body\b[^>]*>)', lambda m: m[1] + bar, page, count=1)
+    if name == 'index': page = page.replace('</body>', contents(names, titles) + '</body>')
+    return page
+
 def build(to: Path = ROOT/'_docs', folder: Path = NBS) -> list[Path]:
-    "Write a page for every notebook; returns them."
+    "Write a page for every notebook, which are returned, one of all modules and one to search."
     to, folder = Path(to), Path(folder)
     shutil.rmtree(to, ignore_errors=True)
     notebooks = read(folder)
     titles, names = {k: title(nb) for k, nb in notebooks.items()}, order(notebooks)
     exporter = HTMLExporter(embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True,
                             mathjax_url='', require_js_url='', mermaid_js_url='', jquery_url='')
+    found = []
     for name in names:
-        made = []
-        about = dict(name=html.escape(titles[name]), path=str(folder/part_of(name)))
-        page, _ = exporter.from_notebook_node(prepare(notebooks[name], made), resources=dict(metadata=about))
-        page = slim_styles(NEEDLESS.sub('', page))
-        page = links(page, to, name)
-        page = re.sub(r'formula(\d+)here', lambda m: made[int(m[1])], page)
-        bar = navigation(name, names, titles)
-        page = re.sub(r'(<body\b[^>]*>)', lambda m: m[1] + bar, page, count=1)
-        if name == 'index': page = page.replace('</body>', contents(names, titles) + '</body>')
+        page = page_of(name, notebooks[name], names, titles, to, folder, exporter)
+        found += sections(page, name, titles[name])
         path = to/f'{name}.html'
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(page, encoding='utf-8')
+    page = api(names, navigation('api', names, titles))
+    (to/'api.html').write_text(page, encoding='utf-8')
+    write_search(to, found + sections(page, 'api', FIXED['api']), navigation('search', names, titles))
     return [to/f'{o}.html' for o in names]
 
 if __name__ == '__main__':

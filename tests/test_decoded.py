@@ -6,7 +6,7 @@ import torch
 from small_data import picture, pictures_of, table
 from tiny_clip import VIEW
 
-from sae_ft.decoded import _ALIVE, Decoded, Views, decoded, shrunk
+from sae_ft.decoded import _ALIVE, Decoded, Views, decoded, opened_when_used, shrunk, were_read
 
 def test_batches_of_pictures_of_many_sizes_are_in_order():
     ds = pictures_of([(20, 20), (20, 30), (20, 20), (40, 40)]*3)
@@ -54,3 +54,16 @@ def test_a_picture_that_changed_is_named(tmp_path):
     images = Decoded(ds, 64, 1.)
     file.write_bytes(b'gone')
     with pytest.raises(ValueError, match=r'one\.png cannot be read any more .*: it changed'): images.keep()
+
+def test_a_label_says_whether_its_picture_was_read(tmp_path):
+    "Also that of the first row, which is -1."
+    files = [tmp_path/f'{i}.png' for i in range(3)]
+    for o in files: picture().save(o)
+    ds = table([0]*3).remove_columns('image').add_column('image', [str(o) for o in files])
+    ds = opened_when_used(ds.cast_column('image', table([0]).features['image']))
+    files[0].write_bytes(b'no picture')
+    images = Decoded(ds, 64, 1.)
+    images.keep()
+    y = images.labels_at([0, 1, 2])
+    assert y.tolist() == [-1, 0, 0] and were_read(y).tolist() == [False, True, True]
+    assert were_read(y.numpy()).tolist() == [False, True, True]

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from sae_ft.drift_compensation import align_head, class_covariances, class_means, covariance_loss
+from sae_ft.drift_compensation import align_head, class_covariances, covariance_loss
 from sae_ft.drift_compensation import gaussian_draws, mean_shift, nearest_mean, whitening
+from sae_ft.drift_map import class_means
 
 OLD = torch.tensor([[1., 0.], [-1., 0.]])                    # pictures of the class being learned
 MEANS = torch.tensor([[1., 1.], [-1., -1.], [0., 0.]])       # stored, and its own

@@ -79,6 +79,17 @@ def widgets(open_notebook):
     return nb
 
 DRAWN = 'i.complete && i.naturalWidth > 0'
+FOCUSED = """() => {
+    const o = document.activeElement, style = getComputedStyle(o);
+    const label = o.closest('.jupyter-widgets')?.querySelector('.widget-label')?.textContent;
+    const ring = o.matches(':focus') && (style.outlineStyle != 'none' || style.boxShadow != 'none'
+        || style.borderStyle != 'none');
+    return {label, ring};
+}"""
+TRUST = """() => {
+    const panel = window.jupyterapp.shell.currentWidget;
+    for (const cell of panel.content.model.cells) cell.trusted = true;
+}"""
 
 class Box:
     "One widget of the notebook, by the label of its first control."
@@ -87,6 +98,7 @@ class Box:
         kinds = [f'.jp-OutputArea-output .{o}' for o in ('widget-vbox', 'jupyter-widget-vbox')]
         boxes = nb.page.locator(', '.join(kinds))
         self.box = boxes.filter(has=nb.page.locator('.widget-label', has_text=label)).first
+        self.cell = nb.page.locator('.jp-CodeCell', has=self.box)
         self.box.scroll_into_view_if_needed()
 
     def control(self, label):
@@ -94,10 +106,11 @@ class Box:
         known = labels.get_by_text(label, exact=True).or_(self.box.locator('.widget-label', has_text=label))
         return known.first.locator('xpath=..')
 
-    def html(self): return self.box.locator('.widget-html-content').last.inner_html()
+    def below(self): return self.cell.locator('.jp-RenderedHTMLCommon.jp-OutputArea-output').last  # the page
+    def html(self): return self.below().inner_html()
 
     def pictures(self):  # [[address, whether it is drawn], ...]
-        images = self.box.locator('.widget-html-content img')
+        images = self.below().locator('img')
         return images.evaluate_all(f'o => o.map(i => [i.src, {DRAWN}])')
 
     def changes(self, act, name):
@@ -115,6 +128,22 @@ class Box:
         handle = self.control(label).locator('.noUi-handle').first
         handle.focus()
         for _ in range(times): self.page.keyboard.press(key)
+
+def test_a_saved_notebook_shows_its_controls_and_says_what_to_run(open_notebook):
+    """As it lies in the repository, opened and not run: by one who does not trust it, and by one who does.
+
+    (This comes before the tests that run it.)"""
+    nb = open_notebook('10_widgets')
+    assert nb.page.locator('.jp-OutputArea-output', has_text='Run All Cells').count() >= 3
+    assert not nb.page.locator('.widget-vbox, .jupyter-widget-vbox').count()
+    nb.page.evaluate(TRUST)
+    assert until(lambda: nb.page.locator('.sae-ft-waiting').count() == 3)
+    box = Box(nb, 'name or number')
+    waiting = box.box.locator('.sae-ft-waiting')
+    assert waiting.is_visible() and 'Run All Cells' in waiting.inner_text()
+    assert all(box.control(o).is_visible() for o in ('split', 'most', 'name or number', 'rank'))
+    assert all(drawn for _, drawn in box.pictures()) and box.pictures()
+    nb.shot('10_widgets-saved')
 
 def test_the_feature_browser_reacts(widgets):
     box = Box(widgets, 'name or number')
@@ -150,6 +179,19 @@ def test_the_trade_off_reacts(widgets):
     assert until(lambda: any(f'alpha {o}' in box.html() for o in ('0.75', '0.5', '0.25')))
     box.changes(lambda: box.control('method').locator('select').select_option('l2'), 'tradeoff-l2')
     assert until(lambda: 'l2, lam' in box.html())
+
+def test_every_control_is_reached_by_keyboard(widgets):
+    "From the first on by Tab, each in its turn, with a ring of focus; an arrow moves the slider that has it."
+    box = Box(widgets, 'name or number')
+    box.control('split').locator('select').focus()
+    reached = []
+    for _ in range(4):
+        reached.append(box.page.evaluate(FOCUSED))
+        box.page.keyboard.press('Tab')
+    assert [o['label'] for o in reached] == ['split', 'most', 'name or number', 'rank']
+    assert all(o['ring'] for o in reached)
+    box.page.keyboard.press('Shift+Tab')
+    box.changes(lambda: box.page.keyboard.press('ArrowRight'), 'browser-keyboard')
 
 # --- the page for a colleague
 

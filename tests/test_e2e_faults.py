@@ -1,5 +1,5 @@
 "End to end: kills, faults, going on. Processes really die, and what they leave is compared to the last bit."
-import hashlib, json, math, multiprocessing, os, random, re, resource, shutil, signal, subprocess, sys
+import json, math, os, random, re, resource, shutil, signal, subprocess, sys
 import time, warnings
 from itertools import count
 from pathlib import Path
@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from lives import LIVES, checksum, live, moments, noise, same
 from sae_ft import batches, sae_train
 from sae_ft.experiment import Experiment, run
 from sae_ft.runs import is_finished, load_run, reproduce
@@ -25,8 +26,6 @@ from sae_ft.embeddings import embed_kept
 from sae_ft.settings import Config
 
 ROOT = Path(__file__).resolve().parent.parent
-LIVES = multiprocessing.get_context('forkserver')  # a new process begins with everything imported
-LIVES.set_forkserver_preload(['sae_ft.experiment'])
 
 def one_line(error):
     "The message; it must be one sentence in one line."
@@ -35,14 +34,6 @@ def one_line(error):
     return text
 
 # --- processes
-
-def begin(target, arg, ready):
-    "What a process does first: one thread, no words, and a sign that its work begins."
-    torch.set_num_threads(1)
-    os.close(2)
-    os.open(os.devnull, os.O_WRONLY)
-    ready.set()
-    target(arg)
 
 def run_life(settings):
     run(Config(**settings), progress=False)
@@ -64,18 +55,6 @@ def embed_life(folder):
     z, y = embed_kept(net, data, f'{folder}/parts', every=0, **how)
     np.savez(f'{folder}/z.npz', z=z.numpy(), y=y.numpy())
 
-def live(target, arg, seconds=None):
-    "One process, to its end or killed after so many seconds of work: its exit code, and how long it worked."
-    ready = LIVES.Event()
-    p = LIVES.Process(target=begin, args=(target, arg, ready))
-    p.start()
-    assert ready.wait(120)
-    t = time.time()
-    p.join(seconds)
-    if p.is_alive(): p.kill()
-    p.join()
-    return p.exitcode, time.time() - t
-
 @pytest.fixture(scope='module', autouse=True)
 def alike():
     """Sums of floats depend on the number of threads: one in every process, here too.
@@ -88,25 +67,10 @@ def alike():
     yield
     torch.set_num_threads(threads)
 
-def moments(n, whole, seed):
-    "n random moments, one in each nth part of the whole, in random order."
-    rng = random.Random(seed)
-    return [(i + rng.random())/n*whole for i in rng.sample(range(n), n)]
-
-def checksum(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
 # --- killed at random moments
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-    "A folder with sixteen pictures of each of three classes."
-    root, rng = tmp_path_factory.mktemp('pictures'), np.random.default_rng(0)
-    for c in ('cat', 'dog', 'tree'):
-        (root/c).mkdir()
-        for i in range(16):
-            pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(root/c/f'{i}.png')
-    return str(root)
+def pictures(tmp_path_factory): return noise(tmp_path_factory.mktemp('pictures')/'noise')
 
 @pytest.fixture(scope='module')
 def settings(pictures):
@@ -120,16 +84,6 @@ def quiet_run(settings, tmp_path_factory):
     code, seconds = live(run_life, dict(settings, out_dir=str(folder)))
     assert code == 0
     return load_run(folder), seconds
-
-def same(a, b):
-    "Whether two finished runs agree to the last bit, in all but the time they took."
-    def same_always(o): return {k: v for k, v in o.items() if k not in ('seconds', 'took')}
-    def record(r): return json.dumps([same_always(o) for o in r.metrics])
-    files = {o.name for o in a.folder.iterdir()}
-    assert files == {o.name for o in b.folder.iterdir()}
-    assert record(a) == record(b) and a.predictions.equals(b.predictions)
-    for o in files:
-        if o.endswith('.safetensors'): assert checksum(a.folder/o) == checksum(b.folder/o), o
 
 def left_by(folder, code):
     "What a killed run left."

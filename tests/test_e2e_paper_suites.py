@@ -1,5 +1,5 @@
 "End to end at paper scale's layouts: check_suite, zero-shot head, SAE, two steps of SAE-FT, shift table."
-import json
+import json, os
 
 import datasets
 import numpy as np
@@ -12,9 +12,11 @@ from tiny_runs import one_line
 
 from sae_ft.evaluation import table
 from sae_ft.experiment import run
+from sae_ft.plumbing import listing
+from sae_ft.plumbing.cache import Cache
 from sae_ft.runs import load_run
 from sae_ft.settings import Config
-from sae_ft.sources_paper import PAPER_SUITES
+from sae_ft.sources_paper import PAPER_SUITES, paper_suite
 from sae_ft.sources_status import check_suite, read_paper_suite
 from sae_ft.suites import load_suite
 
@@ -74,13 +76,29 @@ def test_a_parquet_copy_gives_the_same_numbers(on_imagenet, tiny, root, tmp_path
     for k in ('before', 'after'): assert copy.results[k] == on_imagenet.results[k]
     assert copy.predictions.equals(on_imagenet.predictions)
 
-def test_iwildcam(tiny, root, tmp_path):
-    results = tuned(tiny, root, tmp_path/'run', dataset='iwildcam').results['after']
-    assert {k: (o['kind'], o['metric'], o['n']) for k, o in results.items()} == dict(
-        id=('id', 'macro-F1 (WILDS)', 16), ood=('far', 'macro-F1 (WILDS)', 16))
+def test_the_second_start_reads_no_folder_of_class_folders(root, tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    for folder, _, _ in os.walk(root): os.utime(folder, (10**9, 10**9))  # what is new is not trusted
+    def start():
+        suite = load_suite('imagenet', data_root=str(root), limit=16, progress=False, cache=cache)
+        return suite.fingerprint, {k: len(o.data) for k, o in suite.splits.items()}
+    first = start()
+    monkeypatch.setattr(listing, '_read_folder', lambda *a: pytest.fail('a folder was read again'))
+    assert start() == first
 
-def test_fmow(tiny, root, tmp_path):
-    done = tuned(tiny, root, tmp_path/'run', dataset='fmow', limit=40)
+@pytest.fixture(scope='module')
+def on_wilds(tiny, root, tmp_path_factory):
+    "A run on each of the two."
+    runs = tmp_path_factory.mktemp('runs')
+    return {o: tuned(tiny, root, runs/o, dataset=o, limit=40) for o in ('iwildcam', 'fmow')}
+
+def test_iwildcam(on_wilds):
+    results = on_wilds['iwildcam'].results['after']
+    assert {k: (o['kind'], o['metric'], o['n']) for k, o in results.items()} == dict(
+        id=('id', 'macro-F1 (WILDS)', 40), ood=('far', 'macro-F1 (WILDS)', 40))
+
+def test_fmow(on_wilds, root):
+    done = on_wilds['fmow']
     results, p = done.results['after'], done.predictions
     judged, worst = p[p.split == 'ood'], results['worst-region']
     region = load_suite('fmow', data_root=root, limit=40, progress=False).splits['ood'].data['region'][:]
@@ -89,6 +107,15 @@ def test_fmow(tiny, root, tmp_path):
     assert worst['value'] == pytest.approx(right.mean().drop('Other').min())
     assert judged.region.tolist() == region
     assert judged.tuned.tolist() == p[p.split == 'worst-region'].tuned.tolist()
+
+@pytest.mark.parametrize('name', ['iwildcam', 'fmow'])
+def test_a_parquet_copy_of_wilds_gives_the_same_numbers(name, on_wilds, tiny, root, tmp_path):
+    _, data = read_paper_suite(name, root)
+    for k, split in dict(train='train', val='id_val', id='id_test', ood='test').items():
+        paper_data.parquet(data[k], tmp_path/name/f'{split}-00000-of-00001.parquet')
+    copy = tuned(tiny, tmp_path, tmp_path/'run', dataset=name, limit=40)
+    for k in ('before', 'after'): assert copy.results[k] == on_wilds[name].results[k]
+    assert copy.predictions.equals(on_wilds[name].predictions)
 
 # --- pictures that cannot be read
 
@@ -121,14 +148,26 @@ def test_or_skipped_and_counted(tiny, broken):
 B16 = dict(embed_dim=512, vision_cfg=dict(image_size=224, layers=12, width=768, patch_size=16),
            text_cfg=dict(context_length=77, vocab_size=49408, width=64, heads=1, layers=1))
 
-def test_a_vit_b16_with_its_weights_in_a_local_file(root, tmp_path):
+@pytest.fixture(scope='module')
+def b16(tmp_path_factory):
     "The image tower is that of ViT-B/16 at 224 pixels; the text tower, which 1,000 names pass, is small."
+    folder = tmp_path_factory.mktemp('b16')
     torch.manual_seed(0)
     net = open_clip.model.CLIP(**json.loads(json.dumps(B16)))
     cfg = dict(model_cfg=B16, preprocess_cfg=dict(mean=[.5]*3, std=[.5]*3))
-    (tmp_path/'open_clip_config.json').write_text(json.dumps(cfg))
-    save_file(net.state_dict(), tmp_path/'open_clip_model.safetensors')
-    done = tuned(tmp_path, root, tmp_path/'run', dataset='imagenet', suite=TRANSFER, limit=2, batch_size=1,
+    (folder/'open_clip_config.json').write_text(json.dumps(cfg))
+    save_file(net.state_dict(), folder/'open_clip_model.safetensors')
+    return folder
+
+@pytest.mark.parametrize('name, suite, limit', [
+    ('imagenet', TRANSFER, 2), ('iwildcam', None, 2), ('fmow', None, 6)])  # six have a region or two
+def test_a_vit_b16_with_its_weights_in_a_local_file(name, suite, limit, b16, root, tmp_path):
+    for o in filter(None, (name, suite)): assert check_suite(o, root).status.str.startswith('ready').all()
+    done = tuned(b16, root, tmp_path/'run', dataset=name, suite=suite, limit=limit, batch_size=limit//2,
                  precision='auto')
-    assert len([o for o in done.metrics if o['event'] == 'step']) == 2
-    assert done.provenance['sizes']['d'] == 512 and len(done.results['after']) == 8
+    assert len([o for o in done.metrics if o['event'] == 'step']) == 2 and done.of('sae')
+    assert done.provenance['sizes']['d'] == 512
+    judged = [o.name for s in filter(None, (name, suite)) for o in paper_suite(s).splits
+              if o.kind not in ('train', 'val')]
+    shown = table(done.results['before'], done.results['after'])
+    assert set(judged) < set(shown.index) and shown.loc[judged, 'tuned %'].between(0, 100).all()

@@ -8,11 +8,14 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from datasets import concatenate_datasets
 from PIL import Image
 
 from sae_ft.clip import load_clip, zero_shot
+from sae_ft.evaluation import embed_on_disk
 from sae_ft.experiment import run
 from sae_ft.methods import METHODS, Context, get_method
+from sae_ft.plumbing.blocks import Blocks
 from sae_ft.plumbing.devices import accelerator
 from sae_ft.plumbing.files import read_tensors, write_tensors
 from sae_ft.plumbing.resume import Checkpoint
@@ -87,7 +90,21 @@ def watched(settings, folder):
     Path(folder, f'changed-{team().rank}').write_text('\n'.join(changed))
     assert done.processes == team().of == 2
 
-DO = dict(tune=tune, watched=watched)
+def embedded(name, pictures, folder):
+    "Training pictures, eight times over, into blocks; each process leaves the first rows of those it wrote."
+    accelerator('cpu')
+    torch.set_num_threads(1)
+    clip, suite, wrote = load_clip(name), load_suite(pictures, progress=False), []
+    model = zero_shot(clip, suite.classnames, suite.templates)
+    many = concatenate_datasets([suite.train]*8)
+    write = Blocks.write
+    Blocks.write = lambda self, start, **tensors: wrote.append(start) or write(self, start, **tensors)
+    blocks = embed_on_disk(model, many, 'train', Config(device='cpu', precision='fp32'), False,
+                           Path(folder)/'z', {}, 256)
+    Path(folder, f'wrote-{team().rank}').write_text(json.dumps([wrote, blocks.digest()]))
+    Blocks.write = write
+
+DO = dict(tune=tune, watched=watched, embedded=embedded)
 def in_two(what, *args):
     "A function of this file, in two processes."
     words = [*TORCHRUN, __file__, what, json.dumps(args)]
@@ -134,6 +151,16 @@ def test_one_of_two_processes_writes(tiny, pictures, tmp_path):
     names = {Path(o).name for o in first}
     assert second == [] and names > {'config.json', 'metrics.jsonl', 'tune.safetensors', 'model.safetensors',
                                      'sae.safetensors', 'epoch-2.safetensors', 'predictions.parquet'}
+
+def test_two_processes_embed_their_shares_into_the_blocks_of_one(tiny, pictures, tmp_path):
+    one, two = tmp_path/'one', tmp_path/'two'
+    for o in (one, two): o.mkdir()
+    embedded(f'local-dir:{tiny}', pictures, str(one))
+    in_two('embedded', f'local-dir:{tiny}', pictures, str(two))
+    whole, digest = json.loads((one/'wrote-0').read_text())
+    shares = [json.loads((two/f'wrote-{i}').read_text()) for i in range(2)]
+    assert [o for o, _ in shares] == [whole[:1], whole[1:]] == [[0], [256]]
+    assert {o for _, o in shares} == {digest}
 
 # --- killed, and gone on with by another number
 

@@ -1,14 +1,22 @@
 "Answers, metrics and the tables of one run, by hand and against scikit-learn."
+from dataclasses import replace
 from types import SimpleNamespace
 
 import datasets
+import paper_data
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from sae_ft.clip import Classifier
-from sae_ft.evaluation import answer, answer_splits, judge, means, plot_shift, score, table, worst_region
+from sae_ft.evaluation import answer, answer_splits, embed_on_disk, embed_splits, judge, means
+from sae_ft.evaluation import on_same_pictures, plot_shift, score, table, worst_region
+from sae_ft.screening import BadPictures
+from sae_ft.screening_later import look_later
+from sae_ft.settings import Config
+from sae_ft.sources_layouts import class_folders
 
 def result(kind, value, n=10, metric='accuracy'): return dict(kind=kind, metric=metric, value=value, n=n)
 
@@ -82,6 +90,48 @@ def test_a_picture_that_cannot_be_read_is_not_counted():
     y, found = torch.tensor([0, -1 - 1, 2]), torch.tensor([0, 0, 1])
     assert judge(mine, dict(same=(None, y)), dict(same=found))['same'] == result('id', .5, 2)
 
+# --- embeddings that stay on disk
+
+@pytest.fixture
+def many(tmp_path):
+    "A tiny model, and 600 pictures that are opened when used."
+    paper_data.classes(tmp_path/'pictures', ['a', 'b', 'c'], 200)
+    model = Classifier(Pooled(), torch.eye(3))
+    return model, look_later(dict(train=class_folders(tmp_path/'pictures')))[0]['train'], tmp_path
+
+class Pooled(nn.Module):
+    "A tower of 32 pixels: mean colours, as 3 numbers."
+    preprocess_cfg = dict(size=32, mean=[.5]*3, std=[.5]*3)
+    def forward(self, x): return x.mean((2, 3))
+
+HOW = Config(device='cpu', precision='fp32', batch_size=100)
+def on_disk(model, ds, folder, **other):
+    return embed_on_disk(model, ds, 'train', replace(HOW, **other), False, folder/'z', dict(of='this'), 256)
+
+def test_on_disk_they_have_the_same_bits(many):
+    model, ds, folder = many
+    z, y = embed_splits(model, dict(train=ds), HOW, False)['train']
+    blocks, every = on_disk(model, ds, folder), torch.arange(600)
+    assert len(blocks.starts) == 3 and len(z) == 600
+    assert torch.equal(blocks.take('z', every), z) and torch.equal(blocks.take('y', every), y)
+    blocks.file(256).unlink()
+    seen, encode = [], model.encode
+    model.encode = lambda x: seen.append(len(x)) or encode(x)
+    assert on_disk(model, ds, folder).digest() == blocks.digest() and seen == [256]
+
+def test_on_disk_a_picture_that_cannot_be_read_is_told_and_has_no_row(many):
+    model, ds, folder = many
+    files = [folder/'pictures'/c/f'{c}_{i}.JPEG' for c, i in (('a', 3), ('c', 199))]
+    for o in files: o.write_bytes(o.read_bytes()[:-400])
+    with pytest.raises(BadPictures, match=r'2 of 600 .*a/a_3.JPEG \(truncated\), c/c_199'):
+        on_disk(model, ds, folder)
+    with pytest.warns(UserWarning, match="2 of 600 pictures of 'train' cannot be read"):
+        blocks = on_disk(model, ds, folder, on_bad_image='skip')
+        z, y = embed_splits(model, dict(train=ds), replace(HOW, on_bad_image='skip'), False)['train']
+    every = torch.arange(598)
+    assert len(blocks) == 598 and torch.equal(blocks.take('z', every), z[y >= 0])
+    assert torch.equal(blocks.take('y', every), y[y >= 0])
+
 BEFORE = dict(line=result('id', .8), solid=result('near', .6), game=result('far', .4, 30),
               hand=result('far', .2))
 AFTER = dict(line=result('id', .9), solid=result('near', .7), game=result('far', .3, 30),
@@ -102,3 +152,14 @@ def test_the_figure_names_every_shifted_split_and_the_metric():
     assert sorted(names) == ['game', 'hand', 'mean of far', 'solid'] and 'accuracy' in ax.get_xlabel()
     only = dict(line=result('id', .8))
     assert 'name one with suite' in plot_shift(only, only).axes[0].texts[0].get_text()
+
+def test_answers_are_set_side_by_side_only_on_the_same_pictures():
+    "Splits may come in another order, pictures of a split may not; region and drawing tell them apart too."
+    a = pd.DataFrame(dict(split=['x', 'x', 'y'], label=[0, 1, 2], drawing=[0, 1, 0], region='Asia', said=1))
+    b = a.iloc[[2, 0, 1]].assign(said=2)
+    first, second = on_same_pictures([a, b], ['a', 'b'])
+    assert first.equals(a) and second.equals(a.assign(said=2))
+    others = [a[:2], a.assign(region='Africa'), a.assign(drawing=0), a.iloc[[1, 0, 2]]]
+    for other in [*others, a.drop(columns='region')]:
+        with pytest.raises(ValueError, match="'c' was judged on other pictures than 'a': compare runs of"):
+            on_same_pictures([a, b, other], ['a', 'b', 'c'])

@@ -11,13 +11,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sae_ft import experiment as experiment_module
-from sae_ft import runs, screening
+from sae_ft import frozen, runs, screening
 from sae_ft.clip import Classifier
 from sae_ft.drift import with_drift
 from sae_ft.drift_measures import measure_drift
 from sae_ft.evaluation import embed_splits
 from sae_ft.experiment import Experiment, Replay, epoch_drift, experiment, run, threads_of
 from sae_ft.methods import METHODS
+from sae_ft.plumbing.blocks import Blocks
 from sae_ft.plumbing.cache import Cache
 from sae_ft.plumbing.files import digest, read_tensors
 from sae_ft.runs import is_finished, load_run
@@ -82,6 +83,48 @@ def test_a_kept_sae_is_shown_once(done, tmp_path):
         exp.fit_sae(on_epoch=lambda history: shown.append(len(history)))
         exp.lock.release(force=True)
     assert shown == [1, 2, 3, 3]
+
+# --- training embeddings that stay on disk
+
+@pytest.fixture
+def small(tiny, pictures, tmp_path):
+    "Settings of a run of a second -> its settings with others."
+    how = dict(TINY, model=f'local-dir:{tiny}', dataset=pictures, k=4, batch_size=10, save_every=0.)
+    return lambda name, **other: Config(**how, **other, out_dir=str(tmp_path/name))
+
+def test_what_does_not_fit_into_memory_stays_on_disk(small, monkeypatch):
+    "Here nothing fits. The SAE sees the same rows in another order; killed after it, the run goes on."
+    fits = Experiment(small('fits'), progress=False)
+    z, in_memory = fits.train_embeddings, fits.zero_shot()
+    fits.lock.release(force=True)
+    monkeypatch.setattr(frozen, 'IN_MEMORY', 4*z.numel() - 1)
+    exp = Experiment(small('exp'), progress=False)
+    blocks = exp.train_embeddings
+    exp.lock.release(force=True)
+    assert isinstance(blocks, Blocks) and torch.equal(blocks.take('z', torch.arange(len(z))), z)
+    assert blocks.folder.parent == exp.folder/'checkpoint'
+
+    whole = run(small('whole'), progress=False)
+    assert whole.results['before'] == in_memory and whole.of('sae')[-1]['fvu'] < whole.of('sae')[0]['fvu']
+    assert sorted(o.name for o in whole.folder.iterdir()) == FILES
+
+    def stop(*args): raise KeyboardInterrupt
+    cut = small('cut')
+    with monkeypatch.context() as m:
+        m.setattr(Experiment, 'tune', stop)
+        with pytest.raises(KeyboardInterrupt): run(cut, progress=False)
+    assert (cut.folder()/'checkpoint'/'train-blocks'/'000000000.safetensors').is_file()
+    monkeypatch.setattr(Blocks, 'write', refuse)
+    same(run(cut, progress=False), whole)
+
+@pytest.mark.parametrize('method', ['pca', 'conceptor'])
+def test_a_price_is_fitted_to_embeddings_on_disk(method, small, monkeypatch):
+    "All of them are in one window here, so it is the price of those in memory, but for rounding."
+    memory = run(small('memory', method=method), progress=False)
+    monkeypatch.setattr(frozen, 'IN_MEMORY', 0)
+    disk = run(small('disk', method=method), progress=False)
+    for a, b in zip(disk.of('step'), memory.of('step'), strict=True):
+        assert (a.pop('event'), a) == (b.pop('event'), pytest.approx(b, rel=1e-3, abs=1e-6))
 
 def test_a_saved_sae_can_be_used_again(done, tmp_path):
     sae = str(done.folder/'sae.safetensors')

@@ -88,6 +88,27 @@ def test_a_kill_leaves_no_half_export_and_the_one_before(done, tmp_path, monkeyp
     export(done, to, overwrite=True)
     assert contents() == whole and [o.name for o in tmp_path.iterdir()] == ['mine']
 
+@pytest.mark.parametrize('name, n', [('rename', 1), ('rename', 2), ('rmtree', 1), ('rmtree', 2)])
+def test_a_kill_while_the_older_export_gives_way(done, exported, tmp_path, monkeypatch, name, n):
+    to = shutil.copytree(exported, tmp_path/'mine')
+    def contents(): return {o.relative_to(to): o.read_bytes() for o in to.rglob('*') if o.is_file()}
+    whole, calls = contents(), []
+    owner = dict(rename=type(to), rmtree=shutil)[name]
+    moved = dict(rename=('mine', '.mine.part'), rmtree=('mine', '.mine.old'))
+    was = getattr(owner, name)
+    def cut(folder, *args, **how):
+        calls.append(folder.name in moved[name])
+        if sum(calls) < n or not calls[-1]: return was(folder, *args, **how)
+        if name == 'rmtree':  # half of it is gone
+            for o in folder.rglob('*.json'): o.unlink()
+        raise Killed
+    with monkeypatch.context() as m:
+        m.setattr(owner, name, cut)
+        with pytest.raises(Killed): export(done, to, overwrite=True)
+    assert not to.exists() or contents() == whole
+    export(done, to, overwrite=True)
+    assert contents() == whole and [o.name for o in tmp_path.iterdir()] == ['mine']
+
 def test_the_card_says_what_the_record_says_and_runs_nothing(tiny_run, tmp_path):
     run = load_run(tiny_run[1])
     card = model_card(run, 'a <b>bold</b> | name')

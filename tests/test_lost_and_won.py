@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sae_ft.lost_and_won import (OUTCOMES, changed_pictures, classes_of, flows, names_of, outcomes, plot_flow,
-                                 won_and_lost)
+from sae_ft.lost_and_won import (OUTCOMES, changed_pictures, classes_of, features_moved, flows, outcomes,
+                                 pictures_with_features, plot_flow, won_and_lost)
+from sae_ft.suites import classnames_of
+from studies import assert_harmless
 
 def answers(seed, n=60, classes=4, splits=('a', 'b')):
     "Made-up answers on the same pictures; those before are the same for all seeds."
@@ -84,7 +86,7 @@ def test_classes_add_up_and_say_what_is_answered_now(table):
 
 def test_splits_of_other_classes_are_looked_at_alone(table):
     suite, found = suite_of(table, b=['red', 'green', 'blue', 'grey']), outcomes(table, table)
-    assert names_of(suite, 'a')[0] == 'zero' and names_of(suite, 'b')[0] == 'red'
+    assert classnames_of(suite, 'a')[0] == 'zero' and classnames_of(suite, 'b')[0] == 'red'
     with pytest.raises(ValueError, match="'a' and 'b' have different classes"):
         classes_of(found, suite, ['a', 'b'])
     assert set(classes_of(found, suite, ['b']).index) <= {'red', 'green', 'blue', 'grey'}
@@ -132,3 +134,36 @@ def test_pictures_of_another_suite_are_refused(table):
     for other in (table[:-1], table.assign(label=(table.label + 1) % 4)):
         with pytest.raises(ValueError, match="the answers on 'b' are of other pictures"):
             changed_pictures(found, suite_of(other), 'b')
+
+# --- with the features that moved
+
+def test_the_features_that_moved_most_in_a_picture(study):
+    split = next(iter(study.before))
+    for place in range(3):
+        change = (study.after[split].s[place] - study.before[split].s[place]).abs()
+        moved = features_moved(study, split, place, 5)
+        steps = (moved.after - moved.before).abs()
+        assert steps.is_monotonic_decreasing and (steps > 0).all()
+        assert len(moved) == min(5, (change > 0).sum())
+        assert np.allclose(steps, change[moved.index.tolist()])
+        assert change.max() == pytest.approx(steps.iloc[0])
+        assert moved.name.tolist() == study.names.name[moved.index].tolist()
+
+def test_nothing_moved_where_nothing_was_tuned(still_study):
+    split = next(iter(still_study.before))
+    assert len(features_moved(still_study, split, 0)) == 0
+    found = outcomes(still_study.run.predictions, still_study.run.predictions)
+    assert '<img' not in pictures_with_features(found, still_study, split).data
+
+def test_the_gallery_with_features_shows_them_and_names_are_texts(study):
+    found, split = outcomes(study.run.predictions, study.run.predictions), next(iter(study.before))
+    pages = {o: pictures_with_features(found, study, split, o, n=3, features=2).data for o in OUTCOMES}
+    for outcome, page in pages.items():
+        shown = found[(found.split == split) & (found.outcome == outcome)].drawing.nunique()
+        assert_harmless(page)
+        assert page.count('<img') == min(3, shown)
+        assert page.count('▲') + page.count('▼') == 2*min(3, shown)
+    assert any('&lt;script&gt;alert' in o for o in pages.values())
+    with pytest.raises(ValueError, match='unknown split'): pictures_with_features(found, study, 'nowhere')
+    with pytest.raises(ValueError, match='are of other pictures'):
+        pictures_with_features(found[1:], study, split)

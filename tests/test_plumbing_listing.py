@@ -1,11 +1,14 @@
 "Lists of files: kept, and true."
 import os
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from sae_ft.plumbing import listing
+from sae_ft.plumbing.files import FolderTaken
 from sae_ft.plumbing.listing import Listing
 
 def old(root):
@@ -42,6 +45,23 @@ def test_names_that_are_odd_come_back(tmp_path):
     first, then = (Listing(tmp_path/'x', {'.png'}, tmp_path/'i.parquet') for _ in range(2))
     assert first.below() == then.below() == [str(Path('a b')/o) for o in ('a,b.PNG', 'ü.png')]
     assert not then.read
+
+def test_a_list_that_cannot_be_kept_is_a_warning(tmp_path):
+    (tmp_path/'x').mkdir()
+    with open(os.fsencode(tmp_path/'x') + b'/\xff.png', 'wb'): pass
+    with pytest.warns(UserWarning, match='is not kept: .*surrogates not allowed'):
+        assert len(Listing(tmp_path/'x', {'.png'}, tmp_path/'i.parquet')) == 1
+    (tmp_path/'file').touch()
+    with pytest.warns(UserWarning, match='is not kept: .*file'):
+        Listing(tmp_path/'x', {'.png'}, tmp_path/'file'/'i.parquet')
+    assert not (tmp_path/'i.parquet').exists()
+
+def test_one_of_several_processes_keeps_the_list(tmp_path, monkeypatch):
+    (tmp_path/'x').mkdir()
+    def taken(folder): raise FolderTaken('another process')
+    monkeypatch.setattr(listing, 'lock', taken)
+    with warnings.catch_warnings(action='error'): Listing(tmp_path/'x', {'.png'}, tmp_path/'i.parquet')
+    assert not (tmp_path/'i.parquet').exists()
 
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(FileNotFoundError): Listing(tmp_path/'none', {'.png'})

@@ -1,6 +1,7 @@
 "Layouts as they are handed out, read without opening a picture."
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import paper_data
@@ -9,6 +10,8 @@ import torchvision.datasets
 from datasets import disable_progress_bars
 
 from sae_ft.data import undecoded
+from sae_ft.plumbing import listing
+from sae_ft.plumbing.cache import Cache
 from sae_ft.sources_layouts import (
     FMOW_PARTS, READERS, class_folders, files_of, fmow, is_parquet, iwildcam, labels_of, name_table,
     parquet_copy, relabelled, torchvision_test)
@@ -35,6 +38,39 @@ def test_names_that_are_no_utf8(tmp_path):
     (tmp_path/'a').mkdir()
     with open(os.fsencode(tmp_path/'a') + b'/\xff.jpg', 'wb'): pass
     assert files_of(class_folders(tmp_path))[0].endswith('a/\ufffd.jpg')
+
+def test_a_second_start_reads_the_folders_that_changed(tmp_path, monkeypatch):
+    root, cache, read = tmp_path/'pictures', Cache(tmp_path/'cache'), []
+    paper_data.classes(root, ['x', 'y'], 3)
+    paper_data.classes(tmp_path/'elsewhere', ['z'], 2)
+    (root/'z').symlink_to(tmp_path/'elsewhere'/'z')
+    for o in (root/'x', root/'y', root, tmp_path/'elsewhere'/'z'): os.utime(o, (10**9, 10**9))
+    real = listing._read_folder
+    def noted(path, *a): return read.append(Path(path).name) or real(path, *a)
+    monkeypatch.setattr(listing, '_read_folder', noted)
+    def found(cache=cache):
+        read.clear()
+        ds = class_folders(root, cache)
+        return ds.features['label'].names, labels_of(ds).tolist(), files_of(ds)
+    first = found()
+    assert sorted(read) == ['pictures', 'x', 'y', 'z'] and first[1] == [0]*3 + [1]*3 + [2]*2
+    assert found() == first and not read
+    (root/'y'/'y_9.JPEG').touch()
+    changed = found()
+    assert read == ['y'] and len(changed[2]) == 9
+    assert found(None) == found() == changed
+    moved = root.rename(tmp_path/'moved')
+    assert files_of(class_folders(moved, cache))[0].startswith(str(moved))
+
+def test_wilds_asks_its_folder_once(tmp_path, monkeypatch):
+    paper_data.iwildcam(tmp_path, C=3)
+    paper_data.fmow(tmp_path, C=3)
+    cache, folders = Cache(tmp_path/'cache'), (tmp_path/'iwildcam_v2.0', tmp_path/'fmow_v1.1')
+    for o in ('iwildcam_v2.0/train', 'fmow_v1.1/images'): os.utime(tmp_path/o, (10**9, 10**9))
+    def found(): return [files_of(f(o, 'test', cache)) for f, o in zip((iwildcam, fmow), folders)]
+    first = found()
+    monkeypatch.setattr(listing, '_read_folder', lambda *a: pytest.fail('a folder was read again'))
+    assert found() == first
 
 def test_a_table_stays_itself_through_parquet(tmp_path):
     paper_data.classes(tmp_path/'pictures', ['x', 'y'], 2)

@@ -10,7 +10,7 @@ from small_data import cache, fails, folder, load, make_suite, sizes  # noqa: F4
 
 from sae_ft.clip import ASSETS
 from sae_ft.data import Images, show_pictures, undecoded
-from sae_ft.suites import drawings, load_suite
+from sae_ft.suites import classnames_of, drawings, load_suite
 
 
 # --- choice
@@ -68,6 +68,7 @@ def test_a_split_with_classes_of_its_own(tmp_path):
     s = load(tmp_path/'s')
     assert s.splits['sky'].classnames == ['the moon', 'the sun']
     assert s.splits['photo'].classnames is None and 'moon' not in s.classnames
+    assert classnames_of(s, 'sky') == ['the moon', 'the sun'] and classnames_of(s, 'photo') == s.classnames
     own = folder(tmp_path/'own', {'cat': 30, 'dog': 30})
     assert load(own, suite=str(tmp_path/'s')).splits['sky'].classnames == ['the moon', 'the sun']
     meta['splits']['sky']['classnames'] = ['the moon']

@@ -27,10 +27,8 @@ def weights(cfg):
     return open_clip.model.CLIP(**json.loads(json.dumps(cfg))).state_dict()
 
 
-@pytest.fixture(scope='session')
-def tiny(tmp_path_factory):
+def make_tiny(folder):
     "A `local-dir:` folder with its own vocabulary of 1000 tokens and fp16 weights."
-    folder = tmp_path_factory.mktemp('tiny')
     merges = gzip.open(open_clip.tokenizer.default_bpe()).read().decode().split('\n')[:1000 - 512 - 2 + 1]
     with gzip.open(folder/'bpe.txt.gz', 'wb') as f: f.write('\n'.join(merges).encode())
     model = json.loads(json.dumps(RESNET))
@@ -40,3 +38,6 @@ def tiny(tmp_path_factory):
     half = {k: v.half() if v.is_floating_point() else v for k, v in weights(RESNET).items()}
     save_file(half, folder/'open_clip_model.safetensors')
     return folder
+
+@pytest.fixture(scope='session')
+def tiny(tmp_path_factory): return make_tiny(tmp_path_factory.mktemp('tiny'))

@@ -119,6 +119,18 @@ class Blocks:
         "Of all rows of a tensor together."
         return (self.rows, *self.mapped(0)[name].shape[1:])
 
+    def select(self,
+        rows: torch.Tensor,  # (n,) numbers of rows
+        folder,              # where they will lie
+    ):                       # `Blocks`
+        "Some of the rows, as blocks of their own; those that are there are not made again. Raises OSError."
+        what = dict(of=self.digest(), chosen=hashlib.sha256(rows.numpy().tobytes()).hexdigest())
+        chosen = Blocks(folder, what, len(rows), self.size)
+        for start in chosen.missing():
+            part = rows[start:start + chosen.length(start)]
+            chosen.write(start, **{k: self.take(k, part) for k in self.mapped(0)})
+        return chosen
+
     def digest(self) -> str:  # SHA-256, 64 digits
         "A checksum of the checksums of all blocks, for which no row is read."
         def of(start):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['COLOURS', 'BLUE', 'ORANGE', 'GREEN', 'PINK', 'YELLOW', 'SKY', 'GREY', 'KIND_COLOURS', 'METHOD_COLOURS',
            'MEASURE_LABELS', 'PANEL_LABELS', 'MARKUP', 'colour_of', 'figure', 'labels_at_ends', 'labels_beside',
-           'thumb', 'as_markdown', 'tiles', 'labelled', 'inline_figure']
+           'thumb', 'as_markdown', 'tiles', 'lines_beside', 'labelled', 'inline_figure']
 
 # %% ../../nbs/plumbing/07_style.ipynb #1d203572
 import base64, html, io, math
@@ -138,6 +138,13 @@ def tiles(
     def tile(address, below, hover):
         return _TILE.format(address, _lines(below), html.escape(str(hover), quote=True), size)
     return ''.join(tile(*o) for o in pictures)
+
+def lines_beside(
+    texts: list,  # lines
+) -> str:         # HTML
+    "Lines of text, beside a picture."
+    style = 'display:inline-block;vertical-align:top;margin:1px 8px;line-height:1.5'
+    return f'<span style="{style}">{_lines(chr(10).join(texts))}</span>'
 
 _CELL = '<td style="text-align:{};vertical-align:middle;padding:2px 6px;white-space:nowrap">{}</td>'
 

@@ -4,8 +4,17 @@
 
 Settings are those of a run, e.g. `save_every=0 epochs=1`. Prints the share of the run that was spent on
 writing files (states, embeddings, settings, record, results), and the share of the check of the pictures
-that their checksums take."""
+that their checksums take.
+
+    python tests/bench/safety.py kills [how many] [seed]
+
+kills a tiny run and its export at that many seeded moments (20) of its parts, as many in each: SAE, tuning,
+evaluation, export. Each goes on to its end, and must have the same bits as one that nobody disturbed."""
 import ast, functools, hashlib, sys, tempfile, time
+from collections import Counter
+from pathlib import Path
+
+import torch
 
 from sae_ft import experiment
 from sae_ft.data import undecoded
@@ -54,7 +63,31 @@ def checksums():
         took.append(time.perf_counter() - t)
     return took
 
+def kills(n=20, seed=0):
+    "Kill and go on, n times; prints where, and what there was. Raises AssertionError at the first other bit."
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    from lives import PARTS, killed_and_again, live, moments, noise, undisturbed
+    from tiny_clip import make_tiny
+    torch.set_num_threads(1)  # as in the processes that are killed
+    live(bool, 0)             # imports everything, and the others find it there
+    shares, found = moments(n, 1., seed), Counter()
+    with tempfile.TemporaryDirectory() as tmp:
+        (place := Path(tmp)/'tiny').mkdir()
+        settings = dict(model=f'local-dir:{make_tiny(place)}', dataset=noise(Path(tmp)/'noise'), epochs=3,
+                        batch_size=6, sae_epochs=60, lr=3e-4, log_every=1, precision='fp32', device='cpu',
+                        cache=None)
+        whole = undisturbed(settings, Path(tmp)/'whole')
+        for i, share in enumerate(shares):
+            part, mine = PARTS[i % len(PARTS)], dict(settings, save_every=(0., .1, 60.)[i % 3])
+            code, last, exported = killed_and_again(mine, whole, Path(tmp)/str(i), part, share)
+            found[where := f'in {last}' if code else 'at its end'] += 1
+            there = 'an' if exported else 'no'
+            words = f'{share:4.0%} into {part}: it was {where}, {there} export'
+            print(f'{i + 1:2}: {words}; same bits in the end', flush=True)
+    print(f"{n} lives, {n - found['at its end']} of them killed at work: {dict(found)}")
+
 def main(*arguments):
+    if arguments[:1] == ('kills',): return kills(*map(int, arguments[1:]))
     settings = {}
     for key, value in (o.split('=', 1) for o in arguments):
         settings[key] = ast.literal_eval(value) if value[:1].isdigit() else value

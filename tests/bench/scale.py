@@ -4,20 +4,21 @@
 
 Embeddings are random, 1.28 million of length 512 (or `width`) for a share of 1. Two processes write them into
 blocks; one ends half-way, and what is missing is made. An SAE (four times as many features, k = d/16) is
-trained on them for one epoch, and measured. Then as many empty files in 1,000 folders are listed, by a new
-process each time. Prints one JSON line; memory is what this process has of its own (files that are mapped are
-the store's)."""
+trained on them for one epoch, and measured. Then as many empty files in 1,000 folders are listed, named and
+given a fingerprint as a run does it, by a new process each time. Prints one JSON line; memory is what this
+process has of its own (files that are mapped are the store's)."""
 import json, multiprocessing, os, re, shutil, subprocess, sys, tempfile, threading, time
 from pathlib import Path
 
-import datasets
-import pyarrow as pa
 import torch
 
 from sae_ft.plumbing import blocks as module
+from sae_ft.plumbing import listing
 from sae_ft.plumbing.blocks import Blocks
-from sae_ft.plumbing.listing import Listing, picture_column
+from sae_ft.plumbing.cache import Cache
 from sae_ft.sae_train import measure, train_sae
+from sae_ft.screening_later import look_later
+from sae_ft.sources_layouts import class_folders
 
 PICTURES, CLASSES = 1_280_000, 1000
 
@@ -82,20 +83,17 @@ def touch(root, n):
         folder.mkdir(parents=True)
         for i in range(c*n//CLASSES, (c + 1)*n//CLASSES): os.close(os.open(folder/f'{i}.JPEG', os.O_CREAT))
 
-def start_up(root, index):
-    "List the files and make the data set of them; seconds, files, folders that were read."
+def start_up(root, cache):
+    "List the files, make the data set, look at its names; seconds, files, folders that were read."
+    read, whole = [], listing._read_folder
+    listing._read_folder = lambda path, endings: read.append(path) or whole(path, endings)
     t = time.perf_counter()
-    found = Listing(root, {'.jpeg'}, index)
-    classes = found.by_folder()
-    paths = [o for files in classes.values() for o in files]
-    labels = pa.array([i for i, files in enumerate(classes.values()) for _ in files], pa.int64())
-    features = datasets.Features(image=datasets.Image(), label=datasets.ClassLabel(names=list(classes)))
-    table = pa.table(dict(image=picture_column(paths, str(root)), label=labels))
-    ds = datasets.Dataset(datasets.table.InMemoryTable(table), datasets.DatasetInfo(features=features))
-    print(json.dumps([time.perf_counter() - t, len(ds), len(found.read)]))
+    ds = class_folders(root, Cache(cache))
+    look_later(dict(train=ds))
+    print(json.dumps([time.perf_counter() - t, len(ds), len(read)]))
 
-def in_new_process(root, index):
-    words = [sys.executable, __file__, 'start_up', str(root), str(index)]
+def in_new_process(root, cache):
+    words = [sys.executable, __file__, 'start_up', str(root), str(cache)]
     return json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
 def round_(x): return round(x, 2)
@@ -113,7 +111,7 @@ def main(share=1., d=512):
         shutil.rmtree(place/'z')
         touch(place/'suite', n)
         time.sleep(3)  # a folder that changed a moment ago is read again
-        starts = [in_new_process(place/'suite', place/'index.parquet') for _ in range(2)]
+        starts = [in_new_process(place/'suite', place/'cache') for _ in range(2)]
     finally: shutil.rmtree(place)
     (first, files, read), (second, same, again) = starts
     print(json.dumps(dict(
