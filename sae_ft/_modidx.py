@@ -1558,6 +1558,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'sae_ft.suites_look': { 'sae_ft.suites_look._bars': ('suites_look.html#_bars', 'sae_ft/suites_look.py'),
                                     'sae_ft.suites_look._classes': ('suites_look.html#_classes', 'sae_ft/suites_look.py'),
                                     'sae_ft.suites_look._copies': ('suites_look.html#_copies', 'sae_ft/suites_look.py'),
+                                    'sae_ft.suites_look._modes': ('suites_look.html#_modes', 'sae_ft/suites_look.py'),
                                     'sae_ft.suites_look._picture': ('suites_look.html#_picture', 'sae_ft/suites_look.py'),
                                     'sae_ft.suites_look._sizes': ('suites_look.html#_sizes', 'sae_ft/suites_look.py'),
                                     'sae_ft.suites_look.findings': ('suites_look.html#findings', 'sae_ft/suites_look.py'),

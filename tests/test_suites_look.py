@@ -27,12 +27,15 @@ def test_what_is_wrong_is_said(tmp_path):
     twin = (root/'train'/'cat'/'0.png').read_bytes()
     for place in ('test/cat/0.png', 'test/dog/0.png'): (root/place).write_bytes(twin)
     noise((20, 20), 1000).save(root/'train'/'cat'/'1.png')
+    noise((70, 80), 1001).convert('L').save(root/'train'/'cat'/'2.png')
+    for i in 3, 4: noise((70, 80), 1000 + i).convert('CMYK').save(root/'train'/'cat'/f'{i}.png', 'JPEG')
     suite = load(root)
     table = measures(suite)
     said = ' '.join(findings(table, suite.classnames))
     for part in (
             "'cat' with 94 % of the pictures, the rarest 'dog' with 4 pictures", '1 classes have fewer',
             'Accuracy follows the common classes', '1 pictures are smaller than 64 pixels',
+            'Not stored as RGB: 2 CMYK, 1 grey.',
             '3 pictures are near-duplicates of others (1 groups)', 'groups have more than one class',
             '1 of these groups are in more than one split'):
         assert part in said, part
