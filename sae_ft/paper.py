@@ -25,7 +25,10 @@ from .sweep import sweep
 SEEDS = [0, 1, 2, 3, 4]            # of every method
 MORE_SEEDS = [5, 6, 7, 8, 9]       # of those that the text compares by name
 FEW_SEEDS = SEEDS[:3]              # of candidates
-RATES = {m: [3e-4, 1e-3, 3e-3] for m in ('ft', 'lp', 'flyp')}  # method -> learning rates to choose from
+RATES = {                          # method -> learning rates to choose from
+    'ft': [1e-4, 3e-4, 1e-3, 3e-3],
+    'lp': [3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
+    'flyp': [1e-4, 3e-4, 1e-3, 3e-3]}
 CANDIDATES = {                     # method -> strengths to choose from
     'l2-sp': [.003, .01, .03, .1, .3],
     'ldifs': [50, 150, 500, 1500, 5000],
