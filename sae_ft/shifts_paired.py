@@ -12,7 +12,7 @@ from typing import Optional
 import numpy as np
 import pandas as pd
 
-from .evaluation import PICTURE, on_same_pictures
+from .evaluation import PICTURE_COLUMNS, on_same_pictures
 from .shifts import DERIVED, OURS
 
 # %% ../nbs/07_shifts_paired.ipynb #c9da248a
@@ -100,7 +100,7 @@ def answers_of(
                                     'the comparison picture by picture needs it.')
     tables, found = on_same_pictures([o.predictions for o in runs], [o.folder for o in runs]), {}
     for run, p in zip(runs, tables):
-        pictures, method, seed = p[[o for o in PICTURE if o in p]], run.config.method, run.config.seed
+        pictures, method, seed = p[[o for o in PICTURE_COLUMNS if o in p]], run.config.method, run.config.seed
         columns = {name(run): 'tuned', 'zero-shot': 'zero_shot'}  # name in tables -> column
         columns |= {k: model for k, (of, model) in DERIVED.items() if of == method}
         found |= {(k, seed): pictures.assign(answer=p[c]) for k, c in columns.items() if c in p}
