@@ -1515,7 +1515,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                        'sae_ft.sources_status.place_below': ('sources_status.html#place_below', 'sae_ft/sources_status.py'),
                                        'sae_ft.sources_status.read_paper_suite': ( 'sources_status.html#read_paper_suite',
                                                                                    'sae_ft/sources_status.py')},
-            'sae_ft.splits': { 'sae_ft.splits._most': ('splits.html#_most', 'sae_ft/splits.py'),
+            'sae_ft.splits': { 'sae_ft.splits._may_leave': ('splits.html#_may_leave', 'sae_ft/splits.py'),
                                'sae_ft.splits._pairs': ('splits.html#_pairs', 'sae_ft/splits.py'),
                                'sae_ft.splits.completed': ('splits.html#completed', 'sae_ft/splits.py'),
                                'sae_ft.splits.copies': ('splits.html#copies', 'sae_ft/splits.py'),

@@ -94,7 +94,9 @@ def copies(
 # %% ../nbs/01_splits.ipynb #spls000d
 MOST_CARVED = 10_000  # groups of train that become a missing split, at most: enough to choose by
 
-def _most(part, n): return max(1, round(part*n))  # pictures of a group that leaves train
+def _may_leave(group, part):  # -> by number of a group
+    "Whether it is no larger than what leaves train for a split."
+    return np.bincount(group) <= max(1, round(part*len(group)))
 
 def together_or_alone(
     group: np.ndarray,  # (N,) of `copies`
@@ -102,8 +104,7 @@ def together_or_alone(
     part: float = .1,   # of train, for each of them
 ) -> np.ndarray:        # (N,)
     "The groups; each picture on its own where copies are so many that nothing could leave train."
-    sizes = np.bincount(group)
-    few = (sizes > 0) & (sizes <= _most(part, len(group)))
+    few = _may_leave(group, part)[np.unique(group)]
     return group if few.sum() > splits else np.arange(len(group))
 
 def fill_splits(
@@ -117,9 +118,8 @@ def fill_splits(
     data, rows = dict(data), np.arange(len(data['train']))
     group = rows if group is None else group
     y = np.array(data['train']['label'][:])
-    few = np.bincount(group) <= _most(part, len(group))   # groups that may leave train
     numbers, first = np.unique(group, return_index=True)
-    first = np.sort(first[few[numbers]])                  # one row of each
+    first = np.sort(first[_may_leave(group, part)[numbers]])  # one row of each
     n = max(1, min(MOST_CARVED, round(part*len(first))))
     for k in needed:
         if k in data: continue

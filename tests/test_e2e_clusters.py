@@ -58,6 +58,7 @@ class Killer:
                 self.killed = folder.name
                 pid, = (int(o[4:]) for o in claim.read_text().splitlines() if o.startswith('pid='))
                 for o in (psutil.Process(pid), psutil.Process(pid).parent()): o.send_signal(signal.SIGKILL)
+                break
 
 class Watched:
     "A job, with a look around at each question."
