@@ -27,7 +27,7 @@ MORE_SEEDS = [5, 6, 7, 8, 9]       # of those that the text compares by name
 FEW_SEEDS = SEEDS[:3]              # of candidates
 RATES = {                          # method -> learning rates to choose from
     'ft': [1e-4, 3e-4, 1e-3, 3e-3],
-    'lp': [3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
+    'lp': [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
     'flyp': [1e-4, 3e-4, 1e-3, 3e-3]}
 CANDIDATES = {                     # method -> strengths to choose from
     'l2-sp': [.003, .01, .03, .1, .3],
