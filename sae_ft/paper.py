@@ -27,7 +27,7 @@ MORE_SEEDS = [5, 6, 7, 8, 9]       # of those that the text compares by name
 FEW_SEEDS = SEEDS[:3]              # of candidates
 RATES = {                          # method -> learning rates to choose from
     'ft': [1e-4, 3e-4, 1e-3, 3e-3],
-    'lp': [3e-4, 1e-3, 3e-3, 1e-2, 3e-2],
+    'lp': [3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
     'flyp': [1e-4, 3e-4, 1e-3, 3e-3]}
 CANDIDATES = {                     # method -> strengths to choose from
     'l2-sp': [.003, .01, .03, .1, .3],
@@ -42,7 +42,7 @@ COMPARED = ['ft', 'lp', 'lp-ft', 'flyp', *CANDIDATES]  # methods that are traine
 NAMED_IN_TEXT = 'ft', 'l2', 'ldifs', 'sae-ft'
 COMPARED_BY_PICTURE = 'main', 'paths', 'wild'          # stages whose answers are kept
 SIZES = [dict(k=4), dict(k=16), dict(expansion=2), dict(expansion=8)]  # SAEs besides the default one
-PLAIN = [dict(epochs=1), dict(epochs=2), dict(epochs=6), dict(lr=3e-4), dict(lr=3e-3)]  # besides the default
+PLAIN = [*[dict(epochs=o) for o in (1, 2, 6)], *[dict(lr=o) for o in (1e-4, 1e-3, 3e-3)]]  # besides the default
 TERMS = [dict(lam_feature=0.), dict(mu=0.)]            # one term of SAE-FT alone
 WILD = dict(dataset='iconwild', epochs=6)         # settings of the second suite
 WILD_METHODS = 'zero-shot', 'ft', 'lp', 'l2', 'sae-ft'

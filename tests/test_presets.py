@@ -12,7 +12,7 @@ def test_a_preset_fills_in_what_is_not_given_and_nothing_else():
         assert {k: getattr(cfg, k) for k in said} == said
         other = Config(preset=name, lr=.5, method='l2')
         assert other.lr == .5 and other.method == 'l2'
-    assert Config().lr == 1e-3 and Config(model='ViT-B-32').lr == 1e-5 == Config(preset='paper-b16').lr
+    assert Config().lr == 3e-4 and Config(model='ViT-B-32').lr == 1e-5 == Config(preset='paper-b16').lr
     assert [Config(method=m).lam for m in ('ldifs', 'sae-ft', 'ft')] == [500, 1, 1]
     assert Config(method='ldifs', model='ViT-B-32').lam == 1 and preset_of('local-dir:x') == 'open-clip'
 
