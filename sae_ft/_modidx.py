@@ -54,6 +54,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                              'sae_ft.clip._create': ('clip.html#_create', 'sae_ft/clip.py'),
                              'sae_ft.clip._explain': ('clip.html#_explain', 'sae_ft/clip.py'),
                              'sae_ft.clip._is_openai': ('clip.html#_is_openai', 'sae_ft/clip.py'),
+                             'sae_ft.clip._joined': ('clip.html#_joined', 'sae_ft/clip.py'),
                              'sae_ft.clip._millions': ('clip.html#_millions', 'sae_ft/clip.py'),
                              'sae_ft.clip._mismatch': ('clip.html#_mismatch', 'sae_ft/clip.py'),
                              'sae_ft.clip._silence': ('clip.html#_silence', 'sae_ft/clip.py'),
