@@ -30,7 +30,8 @@ def font_file(
 ) -> str:
     "Where it is. Raises ValueError for one that is not there."
     file = Path(matplotlib.get_data_path())/'fonts/ttf'/f'{name}.ttf'
-    if not file.exists(): raise ValueError(f"matplotlib brings no font '{name}': take one of {', '.join(FONTS)}.")
+    if not file.exists():
+        raise ValueError(f"matplotlib brings no font '{name}': take one of {', '.join(FONTS)}.")
     return str(file)
 
 def write_word(
