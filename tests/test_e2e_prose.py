@@ -34,7 +34,7 @@ EXCEPTIONS = {  # notebook -> number -> why no code makes it
     '11_paper': {'0.7': 'how the candidates were laid out'},
     'iconclip': {'5.9': 'the size that 00_clip prints', '614,400': '2,400 steps of 256'},
     'one_page': {'99': 'the level of an interval'},
-    'index': {'3.10': 'a version of Python', '0.001': 'as in 03_presets', '0.00001': 'as in 03_presets'},
+    'index': {'3.10': 'a version of Python', '0.0003': 'as in 03_presets', '0.00001': 'as in 03_presets'},
 }
 
 def text_of(part): return part if isinstance(part, str) else ''.join(part)
