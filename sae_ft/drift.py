@@ -166,6 +166,7 @@ def figure2(
             ax.fill_between(v.index, low, high, color=style['c'], alpha=.25, lw=0)
         ax.set(xlabel='epoch', ylabel=label, ylim=(0, None))
         ax.xaxis.get_major_locator().set_params(integer=True)
-    if fig: fig.legend(*axs[0].get_legend_handles_labels(), frameon=False, loc='outside lower center', ncols=6)
-    else: axs[0].legend(frameon=False)
+    shown = dict(zip(('handles', 'labels'), axs[0].get_legend_handles_labels()), frameon=False)
+    if fig: fig.legend(**shown, loc='outside lower center', ncols=6)
+    else: axs[0].legend(**shown)
     return axs

@@ -3,9 +3,9 @@
     python tests/bench/gpu.py [--device cuda] [--models ViT-B-16 ViT-L-14] [--batch 128] [--steps 20]
 
 A step is the package's own (`batch_losses`, `update`) on pictures that are on the device already,
-without reading them; weights are random, which takes as long. A row: model, precision, method; pictures a second of tuning
-(median of the steps), memory at its peak, and pictures a second of embedding. The last line is JSON, for
-`11_paper_scale`."""
+without reading them; weights are random, which takes as long. A row: model, precision, method;
+pictures a second of tuning (median of the steps), memory at its peak, pictures a second of embedding.
+The last line is JSON, for `11_paper_scale`."""
 import argparse, json, time
 from statistics import median
 
