@@ -32,7 +32,7 @@ EXCEPTIONS = {  # notebook -> number -> why no code makes it
     '11_inside_saes': {'49,152': PUBLISHED},
     '11_inside_steering': {'15': PUBLISHED},
     '11_paper_scale': {'128': PUBLISHED},
-    'iconclip': {'5.9': 'the size that 00_clip prints', '2.9': 'millions: 11,264 steps of 256'},
+    'iconclip': {'5.9': 'the size that 00_clip prints', '104': 'megabytes of the archive'},
     'one_page': {'99': 'the level of an interval'},
     'index': {'3.10': 'a version of Python', '0.0003': 'as in 03_presets', '0.00001': 'as in 03_presets'},
 }
