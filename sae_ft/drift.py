@@ -154,8 +154,9 @@ def figure2(
 ):                          # the axes
     "The paper's Figure 2: drift after every epoch. Raises ValueError if no run kept its epochs."
     if frame.empty: raise ValueError('no run kept its epochs: run the grid with keep_epochs first.')
+    fig = None
     if axs is None:
-        axs = plt.subplots(1, len(MEASURE_LABELS), figsize=(11, 2.6), dpi=75, layout='constrained')[1]
+        fig, axs = plt.subplots(1, len(MEASURE_LABELS), figsize=(11, 3.2), dpi=75, layout='constrained')
     for ax, (key, label) in zip(axs, MEASURE_LABELS.items()):
         for method, rows in frame[frame.split == split].groupby('method'):
             style = METHOD_COLOURS[method]
@@ -165,5 +166,7 @@ def figure2(
             ax.fill_between(v.index, low, high, color=style['c'], alpha=.25, lw=0)
         ax.set(xlabel='epoch', ylabel=label, ylim=(0, None))
         ax.xaxis.get_major_locator().set_params(integer=True)
-    axs[0].legend(frameon=False, loc='lower left')
+    shown = dict(zip(('handles', 'labels'), axs[0].get_legend_handles_labels()), frameon=False)
+    if fig: fig.legend(**shown, loc='outside lower center', ncols=6)
+    else: axs[0].legend(**shown)
     return axs

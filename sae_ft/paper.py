@@ -42,7 +42,7 @@ COMPARED = ['ft', 'lp', 'lp-ft', 'flyp', *CANDIDATES]  # methods that are traine
 NAMED_IN_TEXT = 'ft', 'l2', 'ldifs', 'sae-ft'
 COMPARED_BY_PICTURE = 'main', 'paths', 'wild'          # stages whose answers are kept
 SIZES = [dict(k=4), dict(k=16), dict(expansion=2), dict(expansion=8)]  # SAEs besides the default one
-PLAIN = [*[dict(epochs=o) for o in (1, 2, 6)], *[dict(lr=o) for o in (1e-4, 1e-3, 3e-3)]]  # besides the default
+PLAIN = [*[dict(epochs=o) for o in (1, 2, 6)], *[dict(lr=o) for o in (1e-4, 1e-3, 3e-3)]]  # besides default
 TERMS = [dict(lam_feature=0.), dict(mu=0.)]            # one term of SAE-FT alone
 WILD = dict(dataset='iconwild', epochs=6)         # settings of the second suite
 WILD_METHODS = 'zero-shot', 'ft', 'lp', 'l2', 'sae-ft'

@@ -67,7 +67,8 @@ class Timed:
         "Within it, seconds count for a part of the run (.took), and a lack of memory says what to lower."
         t = time.monotonic()
         try:
-            with explained(LOWER.get(part, 'batch_size'), self.cfg.workers): yield
+            lower = LOWER.get(part, f'batch_size (now {self.cfg.batch_size})')
+            with explained(lower, self.cfg.workers): yield
         finally: self.took[part] = round(self.took.get(part, 0.) + time.monotonic() - t, 1)
 
 # %% ../nbs/04_record.ipynb #6a176ef3

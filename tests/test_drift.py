@@ -123,6 +123,7 @@ def test_the_notebooks_tables_are_those_of_the_committed_records():
     cells = nbformat.read(nbs/'06_drift.ipynb', 4).cells
     outputs = {c.source.strip(): c.outputs for c in cells if c.cell_type == 'code'}
     default = {k: getattr(Config(), k) for k in ('dataset', 'model', 'k', 'expansion', 'sae_kind')}
-    frame = main_strength(drift_frame(found(nbs/'results', **default)))
+    runs = [o for k in ('sae', 'main') for o in found(nbs/'results'/k, **default)]
+    frame = main_strength(drift_frame(runs))
     for cell, table in {'table1(frame)': table1(frame), 'fvu_table(frame)': fvu_table(frame)}.items():
         assert outputs[cell][0].data['text/html'] == table._repr_html_()

@@ -505,19 +505,20 @@ def test_a_picture_that_breaks_while_the_run_goes(settings, tmp_path, workers):
 
 def hungry_life(settings):
     exp = Experiment(Config(**settings), progress=False)
-    room = psutil.Process().memory_info().vms + 60_000_000
+    exp.zero_shot()
+    exp.fit_sae()
+    room = psutil.Process().memory_info().vms + 30_000_000
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     try:
-        exp.zero_shot()
-        exp.fit_sae()
         exp.tune()
         said = 'it ended'
     except BaseException as e: said = str(e) if isinstance(e, MemoryError) else repr(e)
     Path(settings['out_dir'] + '.said').write_text(said)
 
 def test_every_part_of_a_run_says_what_to_lower():
-    part = SimpleNamespace(took={}, cfg=Config())
-    lowers = dict(SAE='expansion or limit', judging='batch_size', loading='limit, or choose a smaller model')
+    part = SimpleNamespace(took={}, cfg=Config(batch_size=7))
+    lowers = dict(SAE='expansion or limit', judging='batch_size (now 7)',
+                  loading='limit, or choose a smaller model')
     for name, lower in lowers.items():
         with pytest.raises(MemoryError) as error, Experiment.timed(part, name):
             raise RuntimeError('DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes')
@@ -528,7 +529,7 @@ def test_memory_that_runs_out(settings, tmp_path):
     code, _ = live(hungry_life, mine)
     assert code == 0
     said = Path(mine['out_dir'] + '.said').read_text()
-    assert re.fullmatch(r'there is not enough memory: lower batch_size \(.*\).*\.', said)
+    assert re.fullmatch(r'there is not enough memory: lower batch_size \(.*\).*\.', said), said
 
 def test_workers_change_nothing(begun, quiet_run):
     same(quiet_run[0], go_on(dict(begun, workers=2, pictures_gb=0.)))

@@ -64,7 +64,7 @@ def shown_table():
 
 @pytest.mark.parametrize('kind', ['id', 'near', 'far'])
 def test_it_reaches_the_numbers_of_the_record(kind):
-    runs = read_runs(ROOT/'nbs'/'results'/'main', method='sae-ft', lam=Config().lam)
+    runs = read_runs(ROOT/'nbs'/'results'/'main', method='sae-ft', lam=Config().lam)[:5]   # the page's seeds
     recorded = [100*means(o.metrics[-1]['after'])[kind] for o in runs]
     before, page, *package = shown_table()[kind]
     zero_shot = 100*means(runs[0].metrics[-1]['before'])[kind]

@@ -57,7 +57,7 @@ def test_compiling_asks_for_a_compiler_before_anything_starts(monkeypatch):
     assert Config().check() == Config()
 
 def test_given_is_what_was_given():
-    assert Config().given() == {} == Config(lam=1, lr=1e-3).given()
+    assert Config().given() == {} == Config(lam=1, lr=3e-4).given()
     assert Config(method='ldifs', k=9).given() == dict(method='ldifs', k=9)
     cfg = Config(model='ViT-B-32', pretrained='openai', lr=1e-5, epochs=3)
     assert cfg.given() == dict(model='ViT-B-32', pretrained='openai', epochs=3)

@@ -3,16 +3,18 @@
     python tests/bench/gpu.py [--device cuda] [--models ViT-B-16 ViT-L-14] [--batch 128] [--steps 20]
 
 A step is the package's own (`batch_losses`, `update`) on pictures that are on the device already,
-without reading them; weights are random, which takes as long. A row: model, precision, method; pictures a second of tuning
-(median of the steps), memory at its peak, and pictures a second of embedding. The last line is JSON, for
-`11_paper_scale`."""
+without reading them; weights are random, which takes as long. A row: model, precision, method;
+pictures a second of tuning (median of the steps), memory at its peak, pictures a second of embedding.
+The last line is JSON, for `11_paper_scale`."""
 import argparse, json, time
 from statistics import median
 
 import open_clip
 import torch
 
+from reference import wait
 from sae_ft.clip import Classifier, Clip
+from sae_ft.losses import Zero
 from sae_ft.methods import Context, get_method
 from sae_ft.plumbing.devices import accelerator, autocast, pick_device
 from sae_ft.sae import TopKSAE
@@ -30,9 +32,6 @@ def arguments():
     p.add_argument('--steps', type=int, default=20, help='that are timed')
     return p.parse_args()
 
-def wait(device):
-    if device.type == 'cuda': torch.cuda.synchronize(device)
-
 def seconds_of(f, device, times):
     "Median seconds of a call, after some that warm it up."
     took = []
@@ -43,10 +42,6 @@ def seconds_of(f, device, times):
         wait(device)
         if i >= WARM: took.append(time.perf_counter() - t)
     return median(took)
-
-class Plain:
-    "The price of plain fine-tuning."
-    def parts(self, z, z0): return {}
 
 class Both(torch.nn.Module):
     "(z, cross-entropy) of a batch."
@@ -65,7 +60,7 @@ def tuning(clip, method, precision, x, y, device):
     sae = TopKSAE(clip.d, 4*clip.d, clip.d//32).to(device).requires_grad_(False)
     ctx = Context(clip, classifier, ['a']*CLASSES, ['{}'], sae, None)
     row = get_method(method)
-    reg = row.regulariser(ctx) if row.regulariser else Plain()
+    reg = row.regulariser(ctx) if row.regulariser else Zero()
     classifier.head.requires_grad_(False)
     acc, watch = accelerator(str(device)), Watch(device)
     model = Both(classifier)
