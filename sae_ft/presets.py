@@ -41,8 +41,8 @@ PAPER = dict(TRAINING, lr=1e-5, warmup=500, epochs=10, batch_size=128, sae_epoch
 
 PRESETS = {o.name: o for o in [
     Preset('iconclip', 'ours, on the validation pictures of IconShift', dict(
-        TRAINING, lr=ByMethod(3e-4, CHOSEN_RATES), warmup=.1, epochs=3, batch_size=64, k=8, sae_epochs=40,
-        mu=3., lam_feature=3., lam=ByMethod(1., CHOSEN))),
+        TRAINING, lr=ByMethod(3e-4, CHOSEN_RATES), head_lr=CHOSEN_RATES['lp'], warmup=.1, epochs=3,
+        batch_size=64, k=8, sae_epochs=40, mu=3., lam_feature=3., lam=ByMethod(1., CHOSEN))),
     Preset('open-clip', 'as paper-b16; warm-up and batches are ours, for smaller data',
            dict(PAPER, k=16, warmup=.1, batch_size=64)),
     Preset('paper-b16', 'SAE-FT, arXiv 2605.15961, ViT-B/16: k = d/32, batches as in its code',

@@ -193,7 +193,9 @@ class Tuning:
 
     def lr(self, back):
         "The learning rate of so many steps ago."
-        return lr_at(self.in_stage - back, self.steps, self.cfg.lr, self.cfg.warmup)
+        head = len(self.stages) > 1 and self.stages[self.at.stage] == 'head'
+        highest = self.cfg.head_lr if head and self.cfg.head_lr else self.cfg.lr
+        return lr_at(self.in_stage - back, self.steps, highest, self.cfg.warmup)
 
     def check(self):
         "Raises ValueError, naming the pictures, if a step of this epoch was not finite."
