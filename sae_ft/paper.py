@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SEEDS', 'MORE_SEEDS', 'FEW_SEEDS', 'RATES', 'CANDIDATES', 'LAMS', 'COMPARED', 'NAMED_IN_TEXT', 'HEAD_FIRST',
            'COMPARED_BY_PICTURE', 'SIZES', 'PLAIN', 'TERMS', 'WILD', 'WILD_METHODS', 'OF_SAE', 'NAMED', 'paper_run',
-           'main_run', 'extras', 'stages', 'copy_record', 'paper', 'paper_tables']
+           'main_run', 'extras', 'stages', 'copy_record', 'paper', 'few_seeds', 'chosen_runs', 'paper_tables']
 
 # %% ../nbs/11_paper.ipynb #1db73bfa
 import json, shutil
@@ -17,7 +17,7 @@ import pandas as pd
 from .plumbing.faults import known
 from .presets import PRESETS
 from .runs import read_runs
-from .shifts import ablation_table, choice_table, choose, choose_rates, main_table, tidy
+from .shifts import OURS, ablation_table, choice_table, choose, choose_rates, main_table, tidy
 from .shifts_paired import answers_of, bootstrap, paired
 from .sweep import sweep
 
@@ -184,13 +184,26 @@ def paper(
     return pd.concat(tables, ignore_index=True)
 
 # %% ../nbs/11_paper.ipynb #b21bf7b6
+def few_seeds(
+    runs: list,   # of `read_runs`
+) -> list:        # those with the seeds of candidates
+    "The runs that a strength is chosen from."
+    return [o for o in runs if o.config.seed in FEW_SEEDS]
+
+def chosen_runs(
+    runs: list,   # of `read_runs`
+) -> list:        # those with the strength that was chosen for their method
+    "The runs that are compared, of a stage that holds candidates too."
+    return [o for o in runs if o.config.lam == PRESETS['iconclip'].value('lam', o.config.method)]
+
 def paper_tables(
     root,      # folder of the records, one folder a stage
 ) -> dict:     # name -> data frame
     "Every table of the paper's section 6. Raises FileNotFoundError for a stage without finished runs."
-    stages = 'main', 'rates', 'paths', 'ablation', 'wild'
-    main, rates, paths, sizes, wild = (read_runs(Path(root)/o) for o in stages)
-    df, dw = tidy(main), tidy(wild)
+    stages = 'main', 'rates', 'paths', 'ablation', 'heads', 'wild'
+    main, rates, paths, sizes, heads, wild = (read_runs(Path(root)/o) for o in stages)
+    df, dw, after_head = tidy(main), tidy(wild), [*main, *chosen_runs(heads)]
+    plain = [o for o in paths if o.config.method == 'ft']
     return dict(
         rates=choice_table(choose_rates(rates)),
         choice=choice_table(choose(paths)),
@@ -199,8 +212,11 @@ def paper_tables(
         transfer=main_table(df, ('transfer',)),
         transfer_paired=_paired(main, ('transfer',)),
         ablation=ablation_table(sizes),
+        heads_choice=choice_table(choose([*few_seeds(heads), *plain])),
+        heads=main_table(tidy(chosen_runs(heads)), ('id', 'near', 'far', 'transfer')),
+        heads_paired=_paired(after_head, ('id', 'near', 'far', 'transfer'), 'lp-sae-ft'),
         wild=main_table(dw, ('id', 'far')),
         wild_paired=_paired(wild, ('id', 'far')))
 
-def _paired(runs, kinds):
-    return paired(bootstrap(answers_of(runs), runs[0].metrics[-1]['after'], kinds)).round(2)
+def _paired(runs, kinds, ours=OURS):
+    return paired(bootstrap(answers_of(runs), runs[0].metrics[-1]['after'], kinds), ours).round(2)
