@@ -156,16 +156,16 @@ def usual(ctx): return of_sae(ctx, ctx.sae, Preservation(ctx.sae))
 
 STEPS = None  # of a run; set by `one`
 TRIED = {     # name -> price for lam = 1, and strengths
-    'margin': (lambda c: of_sae(c, c.sae, Margin(c.sae)), (.3, 1, 3)),
-    'kept': (lambda c: of_sae(c, c.sae, Kept(c.sae)), (.1, .3, 1)),
-    'dense': (lambda c: of_sae(c, c.sae, Dense(c.sae)), (.1, .3, 1)),
-    'text': (lambda c: of_sae(c, c.sae, Weighted(c.sae, random_texts(c))), (.3, 1, 3)),
-    'deep': (deep, (1, 3, 10)),
-    'rising': (lambda c: Scheduled(usual(c), STEPS, True), (.3, 1, 3)),
-    'falling': (lambda c: Scheduled(usual(c), STEPS, False), (.3, 1, 3)),
-    'corpus': (usual, (.3, 1, 3)),
-    'views': (lambda c: Viewed(c, usual(c)), (.3, 1, 3)),
-    'l2-views': (lambda c: Viewed(c, METHODS['l2'].regulariser(c)), (1, 3, 10))}
+    'margin': (lambda c: of_sae(c, c.sae, Margin(c.sae)), (.3, 1)),
+    'kept': (lambda c: of_sae(c, c.sae, Kept(c.sae)), (.1, .3)),
+    'dense': (lambda c: of_sae(c, c.sae, Dense(c.sae)), (.1, .3)),
+    'text': (lambda c: of_sae(c, c.sae, Weighted(c.sae, random_texts(c))), (1, 3)),
+    'deep': (deep, (1, 3)),
+    'rising': (lambda c: Scheduled(usual(c), STEPS, True), (1, 3)),
+    'falling': (lambda c: Scheduled(usual(c), STEPS, False), (1, 3)),
+    'corpus': (usual, (1, 3)),
+    'views': (lambda c: Viewed(c, usual(c)), (1, 3)),
+    'l2-views': (lambda c: Viewed(c, METHODS['l2'].regulariser(c)), (3, 10))}
 METHODS |= {k: Method(k, 'a variant of SAE-FT', regulariser=price) for k, (price, _) in TRIED.items()}
 
 def settings(root, name, lam, seed, corpus):
