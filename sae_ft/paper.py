@@ -202,7 +202,7 @@ def paper_tables(
     "Every table of the paper's section 6. Raises FileNotFoundError for a stage without finished runs."
     stages = 'main', 'rates', 'paths', 'ablation', 'heads', 'wild'
     main, rates, paths, sizes, heads, wild = (read_runs(Path(root)/o) for o in stages)
-    df, dw, after_head = tidy(main), tidy(wild), [*main, *chosen_runs(heads)]
+    df, dw, final = tidy(main), tidy(wild), chosen_runs(heads)
     plain = [o for o in paths if o.config.method == 'ft']
     return dict(
         rates=choice_table(choose_rates(rates)),
@@ -213,8 +213,8 @@ def paper_tables(
         transfer_paired=_paired(main, ('transfer',)),
         ablation=ablation_table(sizes),
         heads_choice=choice_table(choose([*few_seeds(heads), *plain])),
-        heads=main_table(tidy(chosen_runs(heads)), ('id', 'near', 'far', 'transfer')),
-        heads_paired=_paired(after_head, ('id', 'near', 'far', 'transfer'), 'lp-sae-ft'),
+        heads=main_table(tidy(final), ('id', 'near', 'far', 'transfer')),
+        heads_paired=_paired([*main, *final], ('id', 'near', 'far', 'transfer'), 'lp-sae-ft'),
         wild=main_table(dw, ('id', 'far')),
         wild_paired=_paired(wild, ('id', 'far')))
 

@@ -8,7 +8,6 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from sae_ft.paper import CANDIDATES, HEAD_FIRST, RATES, SIZES
-from sae_ft.presets import PRESETS
 from sae_ft.settings import Config
 
 KINDS = [dict(sae_kind=o) for o in ('relu', 'batchtopk')]
@@ -117,7 +116,7 @@ def fake_results(
         for lr in rates:
             for s in seeds[:2]: fake_run(root/'rates'/f'{m}-lr{lr:g}-seed{s}', m, s, alphas=(), lr=lr)
     for m, candidates in HEAD_FIRST.items():
-        for l in {*candidates, PRESETS['iconclip'].value('lam', m)}:
+        for l in candidates:
             for s in seeds[:2]: fake_run(root/'heads'/f'{m}-lam{l:g}-seed{s}', m, s, float(l), ())
     for i, o in enumerate([{}, *SIZES, *KINDS]):
         for s in seeds[:2]:

@@ -12,6 +12,7 @@ that with views."""
 import argparse, math, multiprocessing, os, shutil
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,9 +22,9 @@ from torch import nn
 from sae_ft.activations import Taps
 from sae_ft.evaluation import embed_splits
 from sae_ft.experiment import run
-from sae_ft.losses import Move, Regulariser
-from sae_ft.losses_sae import Preservation, Residual
-from sae_ft.methods import METHODS, Method, random_texts
+from sae_ft.losses import LDIFS, Move, Regulariser
+from sae_ft.losses_sae import Preservation
+from sae_ft.methods import METHODS, Method, random_texts, with_sae
 from sae_ft.plumbing.devices import autocast
 from sae_ft.runs import is_finished, load_run
 from sae_ft.sae_train import train_sae
@@ -58,11 +59,10 @@ class Dense(Strengths):
     "No strength may change, on or off; times k/n, so that it is of the size of the others."
     def of(self, p, p0, weakest): return (p - p0).abs()*self.sae.k/self.sae.n
 
-class Weighted(Regulariser):
-    "Preservation, where a feature weighs as its direction spreads over random sentences."
-    needs = frozenset({'z0', 'codes'})
+class Weighted(Preservation):
+    "The same, where a feature weighs as its direction spreads over random sentences."
     def __init__(self, sae, texts):                                # texts (M, d), unit rows
-        self.sae = sae.requires_grad_(False)
+        super().__init__(sae)
         spread = (F.normalize(sae.decoder.weight.detach(), dim=0).T @ texts.T).std(1)
         self.weight = spread/spread.mean()                         # (n,)
     def price(self, move):
@@ -82,14 +82,11 @@ class Pooled(nn.Module):
         self.inner.encode(x)
         return torch.cat([pooled(h) for h in self.taps.last.values()], 1)
 
-class Deep(Regulariser):
-    "SAE-FT's price on the pooled activations of each tap, a mean over taps."
-    needs = frozenset({'activations'})
+class Deep(LDIFS):
+    "SAE-FT's price on the pooled activations of each tap of LDIFS, a mean over taps."
     def __init__(self, taps, taps0, terms):
-        self.taps, self.taps0, self.terms = taps, taps0, terms
-    @contextmanager
-    def attached(self):
-        with self.taps, self.taps0: yield
+        super().__init__(taps, taps0)
+        self.terms = terms
     def price(self, move):
         moves = {k: Move(pooled(self.taps.last[k]), pooled(self.taps0.last[k])) for k in self.terms}
         return sum(sum(t.parts_of(moves[k]).values()) for k, t in self.terms.items())/len(self.terms)
@@ -102,7 +99,7 @@ def deep(ctx):
         sizes = {k: pooled(h).shape[1] for k, h in taps0.last.items()}
     def term(h):
         sae, _ = train_sae(h.contiguous(), expansion=4, k=8, epochs=40, seed=ctx.seed, progress=False)
-        return of_sae(ctx, sae, Preservation(sae))
+        return usual(replace(ctx, sae=sae))
     return Deep(taps, taps0, {k: term(h) for k, h in zip(sizes, z.split([*sizes.values()], 1))})
 
 # --- the price on other views of the pictures too
@@ -153,15 +150,15 @@ def steps_of(cfg): return cfg.epochs*math.ceil(len(load_suite(progress=False).tr
 
 # --- rows
 
-def of_sae(ctx, sae, feature): return ctx.mu*Residual(sae) + ctx.lam_feature*feature
-def usual(ctx): return of_sae(ctx, ctx.sae, Preservation(ctx.sae))
+usual = METHODS['sae-ft'].regulariser
+def text(ctx): return with_sae(lambda sae: Weighted(sae, random_texts(ctx)))(ctx)
 
 STEPS = None  # of a run; set by `one`
 TRIED = {     # name -> price for lam = 1, and strengths
-    'margin': (lambda c: of_sae(c, c.sae, Margin(c.sae)), (.3, 1)),
-    'kept': (lambda c: of_sae(c, c.sae, Kept(c.sae)), (.1, .3)),
-    'dense': (lambda c: of_sae(c, c.sae, Dense(c.sae)), (.1, .3)),
-    'text': (lambda c: of_sae(c, c.sae, Weighted(c.sae, random_texts(c))), (1, 3)),
+    'margin': (with_sae(Margin), (.3, 1)),
+    'kept': (with_sae(Kept), (.1, .3)),
+    'dense': (with_sae(Dense), (.1, .3)),
+    'text': (text, (1, 3)),
     'deep': (deep, (1, 3)),
     'rising': (lambda c: Scheduled(usual(c), STEPS, True), (1, 3)),
     'falling': (lambda c: Scheduled(usual(c), STEPS, False), (1, 3)),
@@ -170,10 +167,13 @@ TRIED = {     # name -> price for lam = 1, and strengths
     'l2-views': (lambda c: Viewed(c, METHODS['l2'].regulariser(c)), (3, 10))}
 METHODS |= {k: Method(k, 'a variant of SAE-FT', regulariser=price) for k, (price, _) in TRIED.items()}
 
+def zero_shot(root, seed):
+    return dict(method='zero-shot', seed=seed, threads=1, out_dir=f'{root}/zero-shot-seed{seed}')
+
 def settings(root, name, lam, seed, corpus):
-    folder, usual = Path(root)/f'{name}-lam{lam:g}-seed{seed}', dict(seed=seed, threads=1)
-    sae = corpus if name == 'corpus' else str(Path(root)/f'zero-shot-seed{seed}'/'sae.safetensors')
-    return dict(usual, method=name, lam=float(lam), sae=sae, out_dir=str(folder))
+    sae = corpus if name == 'corpus' else f"{zero_shot(root, seed)['out_dir']}/sae.safetensors"
+    return dict(method=name, lam=float(lam), seed=seed, threads=1, sae=sae,
+                out_dir=f'{root}/{name}-lam{lam:g}-seed{seed}')
 
 def one(how):
     "A run, from its first step: the strength over a run, and views, would not go on as they were."
@@ -204,9 +204,7 @@ def main():
     o = parser.parse_args()
     os.environ['OMP_NUM_THREADS'] = '1'
     names = [k for k in o.only if k != 'corpus' or o.corpus]
-    def sae_of(seed):
-        return dict(method='zero-shot', seed=seed, threads=1, out_dir=f'{o.root}/zero-shot-seed{seed}')
-    first = [sae_of(seed) for seed in o.seeds]
+    first = [zero_shot(o.root, seed) for seed in o.seeds]
     runs = [settings(o.root, k, lam, s, o.corpus) for k in names for s in o.seeds for lam in TRIED[k][1]]
     new = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(o.workers, mp_context=new, max_tasks_per_child=1) as pool:
