@@ -34,15 +34,17 @@ class Preset:
         found = self.settings.get(name)
         return found.of(method) if isinstance(found, ByMethod) else found
 
-CHOSEN = {'l2-sp': .03, 'ldifs': 500., 'l2': 3., 'car-ft': 30., 'lipsum-ft': .3, 'sae-ft-sparse': .15}
+CHOSEN = {'l2-sp': .03, 'ldifs': 500., 'l2': 3., 'car-ft': 30., 'lipsum-ft': .3, 'sae-ft-sparse': .15,
+          'lp-ldifs': 1500., 'lp-l2': 10., 'lp-sae-ft': 3.}
 CHOSEN_RATES = {'lp': 3e-2}  # but for these, that of plain fine-tuning
 TRAINING = dict(method='sae-ft', lam=1., weight_decay=.1, clip_grad=1., crop=.9, expansion=4)
-PAPER = dict(TRAINING, lr=1e-5, warmup=500, epochs=10, batch_size=128, sae_epochs=100, **from_official())
+PAPER = dict(TRAINING, lr=1e-5, head_lr=None, warmup=500, epochs=10, batch_size=128, sae_epochs=100,
+             **from_official())
 
 PRESETS = {o.name: o for o in [
     Preset('iconclip', 'ours, on the validation pictures of IconShift', dict(
-        TRAINING, lr=ByMethod(3e-4, CHOSEN_RATES), warmup=.1, epochs=3, batch_size=64, k=8, sae_epochs=40,
-        mu=3., lam_feature=3., lam=ByMethod(1., CHOSEN))),
+        TRAINING, lr=ByMethod(3e-4, CHOSEN_RATES), head_lr=CHOSEN_RATES['lp'], warmup=.1, epochs=3,
+        batch_size=64, k=8, sae_epochs=40, mu=3., lam_feature=3., lam=ByMethod(1., CHOSEN))),
     Preset('open-clip', 'as paper-b16; warm-up and batches are ours, for smaller data',
            dict(PAPER, k=16, warmup=.1, batch_size=64)),
     Preset('paper-b16', 'SAE-FT, arXiv 2605.15961, ViT-B/16: k = d/32, batches as in its code',

@@ -98,6 +98,7 @@ RULES = dict(  # setting -> what its value must be
     sae_stop=_maybe(_number(0, 1)),
     epochs=_whole(0),
     lr=_number(0, above=True),
+    head_lr=_maybe(_number(0, above=True)),
     weight_decay=_number(0),
     warmup=_number(0),
     clip_grad=_number(0, above=True),
@@ -134,6 +135,7 @@ IGNORED = [  # settings, when a run does not look at them, and why
     (('lam',), lambda c: not METHODS[c.method].regulariser, "the method '{}' has no price"),
     (('mu', 'lam_feature'), lambda c: not METHODS[c.method].feature, "the method '{}' has no such terms"),
     (('tau',), lambda c: not c.method.startswith('drrho'), "the method '{}' has no temperature"),
+    (('head_lr',), lambda c: not c.first_a_head(), "the method '{}' trains no head first"),
     (('rank',), lambda c: c.trainable != 'lora', "only trainable 'lora' has a rank"),
     (('lr', 'epochs', 'warmup', 'weight_decay', 'clip_grad', 'crop', 'trainable'),
      lambda c: not METHODS[c.method].stages, "the method '{}' trains nothing")]
@@ -184,6 +186,7 @@ class Config:
     sae_stop: Optional[float] = None    # fall short of these epochs when one gains less than this part of FVU
     epochs: Optional[int] = None        # epochs of each stage of the method; 0: none; None: the preset's
     lr: Optional[float] = None          # highest learning rate; None: the preset's
+    head_lr: Optional[float] = None     # that of a head trained first; None: the preset's, or lr
     weight_decay: Optional[float] = None  # AdamW's, not on biases and norms; None: the preset's
     warmup: Optional[float] = None      # part of steps in which lr rises, above 1 steps; None: the preset's
     clip_grad: Optional[float] = None   # largest gradient norm; None: the preset's
@@ -244,6 +247,10 @@ class Config:
         if self.sae and not os.path.isfile(self.sae):
             raise ValueError(f"sae is '{self.sae}': there is no such file.")
         return self
+
+    def first_a_head(self) -> bool:
+        "Whether the head is trained alone, and more after it."
+        return len(stages := METHODS[self.method].stages) > 1 and stages[0] == 'head'
 
     def check_batches(self):
         "Raise ValueError if a step is not made of whole batches."

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from sae_ft.paper import CANDIDATES, RATES, SIZES
+from sae_ft.paper import CANDIDATES, HEAD_FIRST, RATES, SIZES
 from sae_ft.settings import Config
 
 KINDS = [dict(sae_kind=o) for o in ('relu', 'batchtopk')]
@@ -29,8 +29,9 @@ def skill(method, lam, kind):
     gain = {'id': .06, 'near': .03, 'far': -.04, 'transfer': -.05}[kind]
     if method == 'zero-shot': return 0.
     if method == 'ft': return gain
-    held = lam/(1 + lam)*(1. if method == 'sae-ft' else .7)
-    return gain*(1 - .3*held) + (.08*held if kind != 'id' else 0) - .002*(list(METHODS).index(method))
+    held, own = lam/(1 + lam)*(1. if method == 'sae-ft' else .7), method.removeprefix('lp-')
+    nth = METHODS.index(method if method in METHODS else own)
+    return gain*(1 - .3*held) + (.08*held if kind != 'id' else 0) - .002*nth
 
 def answers(label, level, luck, classes, rng):
     "Right where the picture's luck is below the level, else another class."
@@ -114,6 +115,9 @@ def fake_results(
     for m, rates in RATES.items():
         for lr in rates:
             for s in seeds[:2]: fake_run(root/'rates'/f'{m}-lr{lr:g}-seed{s}', m, s, alphas=(), lr=lr)
+    for m, candidates in HEAD_FIRST.items():
+        for l in candidates:
+            for s in seeds[:2]: fake_run(root/'heads'/f'{m}-lam{l:g}-seed{s}', m, s, float(l), ())
     for i, o in enumerate([{}, *SIZES, *KINDS]):
         for s in seeds[:2]:
             fake_run(root/'ablation'/f'sae-ft-{i}-seed{s}', 'sae-ft', s, alphas=(), **o)

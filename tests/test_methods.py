@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
 from sae_ft.clip import class_embeddings, load_clip, zero_shot
-from sae_ft.methods import METHODS, Context, Contrastive, contexts, get_method, random_texts, wise
+from sae_ft.methods import (METHODS, PRICED, Context, Contrastive, contexts, get_method, head_first,
+                            random_texts, wise)
 from sae_ft.sae import TopKSAE
 
 WORDS, SENTENCES = ['cat', 'dog', 'tree', 'house'], ['{}', '{} icon', 'line icon of {}']
@@ -23,6 +24,13 @@ def test_the_papers_methods_are_there():
     assert {'zero-shot', 'lp', 'ft', 'lp-ft', 'l2-sp', 'l2', 'l1', 'ldifs', 'pca', 'sae-ft-sparse', 'sae-ft',
             'sae-ft-add-remove', 'sae-ft-kl', 'sae-ft-wasserstein', 'flyp', 'car-ft', 'lipsum-ft',
             'wise-ft', 'drrho', 'drrho-flyp'} <= set(METHODS)
+
+def test_the_head_first_is_the_same_method_after_one_more_stage():
+    for name in PRICED:
+        row, own = METHODS[f'lp-{name}'], METHODS[name]
+        assert row.stages == ('head', *own.stages) and row.feature is own.feature
+        assert row.objective is own.objective and row.wise == own.wise and own.doc in row.doc
+    assert head_first(METHODS['ft']).stages == METHODS['lp-ft'].stages
 
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError) as error: get_method('saeft')

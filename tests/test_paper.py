@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from fake_runs import fake_results, fake_run
 
-from sae_ft.paper import (CANDIDATES, COMPARED, LAMS, SEEDS, copy_record, main_run, paper, paper_run,
-                          paper_tables, stages)
+from sae_ft.paper import (CANDIDATES, COMPARED, HEAD_FIRST, LAMS, SEEDS, copy_record, main_run, paper,
+                          paper_run, paper_tables, stages)
 from sae_ft.runs import read_config, read_metrics
 from sae_ft.settings import Config
 
@@ -37,6 +37,7 @@ def test_the_grid_is_consistent():
             if 'sae' in o: assert str(Path(o['sae']).parent) in made
         made |= {o['out_dir'] for o in entries}
     assert all(LAMS[k] in v for k, v in CANDIDATES.items()) and set(LAMS) == set(CANDIDATES)
+    assert all(main_run('r', k, 0)['lam'] in v for k, v in HEAD_FIRST.items())
     assert len(COMPARED) + 2 >= 12 and len(SEEDS) == 5
 
 @pytest.mark.parametrize('stage', stages())
@@ -86,7 +87,7 @@ def test_what_failed_leaves_no_record_and_answers_are_kept_where_pictures_are_co
 def test_paper_tables_need_nothing_but_run_folders(tmp_path):
     root = fake_results(tmp_path, methods=('ft', 'l2', 'sae-ft'), seeds=(0, 1))
     names = {'rates', 'choice', 'main', 'paired', 'transfer', 'transfer_paired', 'ablation', 'wild',
-             'wild_paired'}
+             'wild_paired', 'heads', 'heads_choice', 'heads_paired'}
     assert set(paper_tables(root)) == names
 
 def test_the_committed_tables_are_those_of_the_committed_records():

@@ -69,6 +69,7 @@ ADVICE = [
     (dict(method='ft', lam=3), "lam (3): not used, since the method 'ft' has no price."),
     (dict(method='l2', mu=1., lam_feature=2.),
      "mu (1.0), lam_feature (2.0): not used, since the method 'l2' has no such terms."),
+    (dict(method='ft', head_lr=.1), "head_lr (0.1): not used, since the method 'ft' trains no head first."),
     (dict(method='zero-shot', lr=.1, epochs=2),
      "lr (0.1), epochs (2): not used, since the method 'zero-shot' trains nothing."),
     (dict(sae=__file__, sae_epochs=5), 'sae_epochs (5): not used, since the SAE comes from a file.'),
@@ -80,5 +81,6 @@ def test_settings_without_effect_and_high_rates_are_said(given, says):
     assert ' '.join(advice(Config(**given).check())) == says
 
 def test_rows_with_a_feature_term_are_those_of_sae_ft():
-    assert {k for k, m in METHODS.items() if m.feature} == {k for k in METHODS if k.startswith('sae-ft')}
+    named = {k for k in METHODS if k.removeprefix('lp-').startswith('sae-ft')}
+    assert {k for k, m in METHODS.items() if m.feature} == named
     assert all(m.regulariser for m in METHODS.values() if m.feature)

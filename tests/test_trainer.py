@@ -116,6 +116,18 @@ def test_after_every_epoch_of_lora_the_state_is_plain():
     assert list(kept[-1]) == list(state) == names
     assert all(torch.equal(v, state[k]) for k, v in kept[-1].items())
 
+@pytest.mark.parametrize('method, highest', [('lp-ft', (.02, 1e-4)), ('lp-l2', (.02, 1e-4)), ('lp', (1e-4,))])
+def test_a_head_that_is_trained_first_has_its_own_rate(method, highest):
+    clip, suite = load_clip(), load_suite(limit=32, progress=False)
+    model = zero_shot(clip, suite.classnames, suite.templates, keep_text=True)
+    how = dict(method=method, lr=1e-4, head_lr=.02, warmup=0., batch_size=8, log_every=1)
+    row = get_method(method)
+    reg = row.regulariser and row.regulariser(Context(clip, model, [], [], None, None))
+    _, lines = finetune(model, suite, reg, Config(**{**TINY, **how}), row.stages, progress=False)
+    rates = [o['lr'] for o in lines if o['event'] == 'step']
+    n = len(rates)//len(highest)
+    assert [max(rates[i*n:(i + 1)*n]) for i in range(len(highest))] == list(highest)
+
 def test_all_that_can_be_trained_can_be_set():
     ok, _ = RULES['trainable']
     assert all(map(ok, TRAINABLE)) and not ok('tower')

@@ -15,10 +15,11 @@ import torch
 from reference import wait
 from sae_ft.clip import Classifier, Clip
 from sae_ft.losses import Zero
-from sae_ft.methods import Context, get_method
+from sae_ft.methods import Context, CrossEntropy, get_method
 from sae_ft.plumbing.devices import accelerator, autocast, pick_device
 from sae_ft.sae import TopKSAE
 from sae_ft.step import Watch, adamw, batch_losses, update
+from sae_ft.trainer import Both
 
 CLASSES, WARM = 1000, 4
 METHODS = 'ft', 'sae-ft'
@@ -43,16 +44,6 @@ def seconds_of(f, device, times):
         if i >= WARM: took.append(time.perf_counter() - t)
     return median(took)
 
-class Both(torch.nn.Module):
-    "(z, cross-entropy) of a batch."
-    def __init__(self, classifier):
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, x, y, z0):
-        z = self.classifier.encode(x)
-        return z, torch.nn.functional.cross_entropy(self.classifier.classify(z), y)
-
 def tuning(clip, method, precision, x, y, device):
     "One step of a method, as a function; the SAE is random, k = d/32."
     head = torch.nn.functional.normalize(torch.randn(CLASSES, clip.d), dim=1)
@@ -63,7 +54,7 @@ def tuning(clip, method, precision, x, y, device):
     reg = row.regulariser(ctx) if row.regulariser else Zero()
     classifier.head.requires_grad_(False)
     acc, watch = accelerator(str(device)), Watch(device)
-    model = Both(classifier)
+    model = Both(classifier, CrossEntropy())
     opt = acc.prepare(adamw([p for p in model.parameters() if p.requires_grad], .1))
     @torch.no_grad()
     def frozen(x): return ctx.frozen.encode(x) if row.regulariser else None
