@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import HfApi
 from scipy.stats import norm
 
-from .clip import ASSETS, EMBEDDED, load_clip
+from .clip import ASSETS, EMBEDDED_MODELS, load_clip
 from .plumbing.files import write_json, write_tensors, write_whole
 from .plumbing.style import as_markdown
 from .runs import Run, load_run
@@ -34,7 +34,7 @@ def whole_clip(
 
 def _folder_of(model):
     "Where a model's own files lie, if they do."
-    if model in EMBEDDED: return ASSETS/model
+    if model in EMBEDDED_MODELS: return ASSETS/model
     if model.startswith('local-dir:'): return Path(model.removeprefix('local-dir:')).expanduser()
     return None
 

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['STRONG', 'ATTRIBUTES', 'WAYS', 'coloured_paper', 'corner_badge', 'marked', 'plant_attribute', 'seen_by', 'probed',
            'mean_codes', 'correlations', 'Layer', 'layer_of', 'projected_out', 'off', 'Way', 'by_layer_and_number',
-           'best_of', 'compared_once', 'over_random', 'saes_of', 'plot_layers']
+           'best_of', 'compared_once', 'over_random', 'difference_in_words', 'saes_of', 'plot_layers']
 
 # %% ../nbs/11_inside_suppression.ipynb #sp000004
 from dataclasses import dataclass, replace
 from typing import Callable
 
 import datasets
+import numpy as np
 import pandas as pd
 import PIL.ImageDraw
 import torch
@@ -29,6 +30,7 @@ from .plumbing.pictures import decode
 from .plumbing.style import BLUE, GREEN, GREY, ORANGE, figure
 from .sae import SAE
 from .sae_train import train_sae
+from .shifts import interval
 from .suites import Suite
 
 # %% ../nbs/11_inside_suppression.ipynb #sp000007
@@ -226,6 +228,16 @@ def over_random(
     "By how much SAE features do better than the mean of the draws of random ones."
     of = rows.groupby(['seed', 'way'])[column].mean().unstack()
     return of['SAE features'] - of['random features']
+
+def difference_in_words(
+    values,     # differences from -1 to 1, one a seed
+    what: str,  # is different
+) -> str:
+    "A difference with its 95 % interval over seeds, in points."
+    mean, half = interval(values)
+    if np.isnan(half): return f'{what}: {100*mean:+.1f} points (one seed)'
+    clear = 'excludes' if abs(mean) > half else 'does not exclude'
+    return f'{what}: {100*mean:+.1f} ± {100*half:.1f} points; the interval {clear} zero'
 
 # %% ../nbs/11_inside_suppression.ipynb #sp000021
 def saes_of(

@@ -148,7 +148,7 @@ def test_a_known_shortcut_is_found_and_taken_out_at_the_layer_where_it_is(tmp_pa
     layers = {k: layer_of(plain_sae(5), o, (a > 0).long()) for k, o in recorded.items()}
     def judge(functions):
         z, _ = embed_with(toy, toys, functions, **QUIET)
-        found = worst_group(answer(toy, z), y, (2*y + a).tolist())
+        found = worst_group(answer(toy, z), y, (2*y + a//2).tolist())
         return dict(worst=found['worst'], mean=found['mean'])
     assert judge({}) == dict(worst=0., mean=.75)
     table = by_layer_and_number(judge, layers, (1, 2))
