@@ -31,7 +31,7 @@ from .plumbing.folding import fold_norms
 
 # %% ../nbs/00_clip.ipynb #15081102
 ASSETS = Path(sae_ft.__file__).parent/'assets'  # the embedded models and data sets
-EMBEDDED_MODELS = 'iconclip', 'iconclip-vit'           # models that come with the package
+EMBEDDED_MODELS = 'iconclip', 'iconclip-vit'    # models that come with the package
 
 # %% ../nbs/00_clip.ipynb #708dfd04
 def _source(model, pretrained):
@@ -203,7 +203,7 @@ def _create(name, weights, folder):
     return net
 
 def load_clip(
-    model: str = 'iconclip',           # row of EMBEDDED_MODELS | architecture | 'local-dir:DIR' | 'hf-hub:ORG/NAME'
+    model: str = 'iconclip',           # embedded | architecture | 'local-dir:DIR' | 'hf-hub:ORG/NAME'
     pretrained: Optional[str] = None,  # for an architecture: tag, or a .safetensors/.pt state dict
     device: str = 'cpu',               # where the model lives
 ) -> Clip:

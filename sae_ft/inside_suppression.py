@@ -22,8 +22,9 @@ from torch import nn
 from .clip import Classifier
 from .crops import View
 from .decoded import Views, decoded
+from .drift_measures import AT_ONCE
 from .inside_activations import Recorded, on_tokens
-from .inside_saes import AT_ONCE, with_codes
+from .inside_saes import with_codes
 from .inside_steering import Neurons
 from .interventions import PAPERS, alike, on_paper, plant, switch_off
 from .plumbing.pictures import decode

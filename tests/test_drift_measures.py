@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from sae_ft.drift_measures import CKA, cka, cka_transposed, entropy, jaccard, measure_drift, preserved
+from sae_ft.drift_measures import CKA, Drift, cka, cka_transposed, entropy, jaccard, measure_drift, preserved
 from sae_ft.sae import TopKSAE, fvu
 
 def pair(N=40, dx=4, dy=3, seed=0):
@@ -101,3 +101,19 @@ def test_drift_puts_them_together():
     assert moved['cka'] < .9 and moved['preserved'] < 1
     assert moved['fvu_before'] == still['fvu_before']
     assert still['fvu_zero'] == pytest.approx(fvu(sae.normalise(z0), sae(z0), 'zero').item())
+
+def test_drift_in_batches_is_drift_at_once_and_each_formula():
+    torch.manual_seed(1)
+    sae, z0 = TopKSAE(6, k=2).double(), torch.randn(50, 6, dtype=torch.float64)
+    z = z0 + torch.randn(50, 6)
+    whole, parts = measure_drift(sae, z0, z), Drift(sae)
+    for a, b in zip(z0.split(7), z.split(7)): parts.add(a, b)
+    assert parts.result() == pytest.approx(whole, abs=1e-9)
+    u, s0, s = sae.normalise(z), sae.encode(z0), sae.encode(z)
+    by_formula = dict(
+        cka=cka(z0, z), cka_transposed=cka_transposed(z0, z), fvu=fvu(u, sae.decode(s)).item(),
+        fvu_before=fvu(sae.normalise(z0), sae.decode(s0)).item(),
+        fvu_zero=fvu(u, sae.decode(s), 'zero').item(), preserved=preserved(s0, s),
+        jaccard=jaccard(s0, s), entropy_before=entropy(s0), entropy=entropy(s))
+    assert whole == pytest.approx(by_formula, abs=1e-9)
+    with pytest.raises(ValueError, match='there are 50 and 49 rows'): measure_drift(sae, z0, z[1:])
