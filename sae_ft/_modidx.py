@@ -531,8 +531,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                           'sae_ft/inside_suppression.py'),
                                            'sae_ft.inside_suppression.plot_layers': ( 'inside_suppression.html#plot_layers',
                                                                                       'sae_ft/inside_suppression.py'),
-                                           'sae_ft.inside_suppression.probed': ( 'inside_suppression.html#probed',
-                                                                                 'sae_ft/inside_suppression.py'),
                                            'sae_ft.inside_suppression.projected_out': ( 'inside_suppression.html#projected_out',
                                                                                         'sae_ft/inside_suppression.py'),
                                            'sae_ft.inside_suppression.saes_of': ( 'inside_suppression.html#saes_of',

@@ -219,7 +219,7 @@ def head_first(
     return replace(method, name=f'lp-{method.name}', doc=f'the head first, then: {method.doc}',
                    stages=('head', *method.stages))
 
-PRICED = 'l2-sp', 'ldifs', 'l2', 'car-ft', 'lipsum-ft', 'sae-ft-sparse', 'sae-ft'  # those that are compared
+PRICED = 'l2-sp', 'ldifs', 'l2', 'conceptor', 'car-ft', 'lipsum-ft', 'sae-ft-sparse', 'sae-ft'  # compared
 METHODS |= {m.name: m for m in map(head_first, map(METHODS.get, PRICED))}
 
 def get_method(

@@ -33,6 +33,7 @@ CANDIDATES = {                     # method -> strengths to choose from
     'l2-sp': [.003, .01, .03, .1, .3],
     'ldifs': [50, 150, 500, 1500, 5000],
     'l2': [.3, 1, 3, 10, 30],
+    'conceptor': [.1, .3, 1, 3, 10],
     'car-ft': [1, 3, 10, 30, 100],
     'lipsum-ft': [.1, .3, 1, 3, 10],
     'sae-ft-sparse': [.05, .15, .5, 1.5, 5],

@@ -11,6 +11,9 @@ from sae_ft.inside_activations import on_tokens, prefix_tokens, record
 from sae_ft.inside_conceptors import conceptor_of, through
 from sae_ft.inside_saes import layer_table
 from sae_ft.inside_steering import Neurons, mean_changes, steerability, steered, strength_curve
+from sae_ft.inside_suppression import (WAYS, best_of, by_layer_and_number, compared_once, layer_of, saes_of,
+                                       seen_by)
+from sae_ft.inside_words import attack_judge, attacked
 from sae_ft.sae_train import train_sae
 from sae_ft.suites import load_suite
 
@@ -25,7 +28,7 @@ def test_from_pictures_to_steerability_on_vit_b32(clip, tmp_path):
     suite = load_suite(limit=6, progress=False)
     pictures, words = Images(suite.train, clip.eval_tf), suite.classnames[:5]
     T = class_embeddings(clip, words, ['{}'])
-    classifier = zero_shot(clip, suite.classnames[:5], ['{}']).requires_grad_(False)
+    classifier = zero_shot(clip, suite.classnames[:5], ['{}'], keep_text=True).requires_grad_(False)
     visual, quiet = classifier.visual, dict(precision='fp32', progress=False)
     assert prefix_tokens(visual) == 1 and len(points(visual)) == 12*4
     names = ['resid_pre.0', 'resid_post.7', 'mlp_out.11', 'mlp_act.11']
@@ -51,3 +54,22 @@ def test_from_pictures_to_steerability_on_vit_b32(clip, tmp_path):
     C = conceptor_of(found[point], 1.)
     curve = strength_curve(classifier, x, point, lambda b: through(C, b), (0., 1.), T, words)
     assert len(curve) == 2 and curve.change[0] == pytest.approx(1)
+
+def test_an_attack_and_its_defence_on_vit_b32(clip, tmp_path):
+    clean = load_suite(limit=4, progress=False).train.select_columns(['image', 'label'])
+    words, among = clean.features['label'].names, sorted({*clean['label'][:], 0, 1})
+    classifier = zero_shot(clip, words, ['{}'], keep_text=True).requires_grad_(False)
+    visual, quiet, point = classifier.visual, dict(precision='fp32', progress=False), 'resid_post.7'
+    hit = attacked(clean, words, among, .8)
+    judge = attack_judge(classifier, clean, hit, among, **quiet)
+    tokens = record(visual, seen_by(visual, clean, hit), [point], tmp_path, **quiet)
+    assert len(tokens[point]) == 8*50
+    sae = saes_of(tokens, expansion=1, k=8, epochs=1)[point]
+    layers = {point: layer_of(sae, tokens[point], [0]*4 + [1]*4)}
+    assert layers[point].codes.shape == layers[point].units.shape == (8, 768)
+    tried = by_layer_and_number(judge, layers, (2,))
+    once = compared_once(judge, layers, best_of(tried, ['both']), draws=1).set_index('way')
+    assert list(once.index) == ['as it is', *WAYS]
+    numbers = ['clean', 'attacked', 'both', 'fooled']
+    assert once[numbers].stack().between(0, 1).all()
+    assert once.loc['as it is', numbers].to_dict() == judge({point: on_tokens(torch.clone)})

@@ -5,7 +5,6 @@ import pandas as pd
 import PIL.Image
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -16,7 +15,7 @@ from sae_ft.inside_activations import embed_with, record
 from sae_ft.inside_steering import Neurons
 from sae_ft.inside_suppression import (
     ATTRIBUTES, WAYS, best_of, by_layer_and_number, coloured_paper, compared_once, corner_badge, correlations,
-    layer_of, marked, mean_codes, off, over_random, plant_attribute, probed, projected_out, saes_of)
+    layer_of, marked, mean_codes, off, over_random, plant_attribute, projected_out, saes_of)
 from sae_ft.interventions import PAPERS, plant, worst_group
 from sae_ft.sae_kinds import SAES
 from sae_ft.suites import Split, Suite
@@ -86,7 +85,7 @@ def test_mean_codes_of_many_parts(tokens, monkeypatch):
         torch.testing.assert_close(mean_codes(dictionary, tokens[POINT]), want)
 
 def test_rank_by_size_or_by_rise(tokens):
-    sae = saes_of([tokens], expansion=1, k=3, epochs=1)[POINT]
+    sae = saes_of(tokens, expansion=1, k=3, epochs=1)[POINT]
     a = torch.arange(12) % 2
     layer = layer_of(sae, tokens[POINT], a)
     r = correlations(layer.units, a)
@@ -98,7 +97,7 @@ def test_rank_by_size_or_by_rise(tokens):
 def test_after_the_projection_the_means_are_the_same_and_nothing_else_has_moved(tokens):
     tower = vit()
     a = torch.arange(12) % 3 == 0
-    layer = layer_of(saes_of([tokens], expansion=1, k=3, epochs=1)[POINT], tokens[POINT], a.long())
+    layer = layer_of(saes_of(tokens, expansion=1, k=3, epochs=1)[POINT], tokens[POINT], a.long())
     function = WAYS['mean projection'].make(layer, 1, 0)
     x = torch.stack([Noise(12, 16)[i][0] for i in range(12)])
     with torch.no_grad(), Taps(tower, [POINT]) as taps: tower(x)
@@ -113,17 +112,6 @@ def test_off_is_zero_of_a_unit(tokens):
     found = off(Neurons(8), [1, 4])(x)
     assert (found[..., [1, 4]] == 0).all()
     torch.testing.assert_close(found[..., [0, 2, 3, 5, 6, 7]], x[..., [0, 2, 3, 5, 6, 7]])
-
-def test_a_probe_answers_as_the_logistic_regression_that_it_is():
-    torch.manual_seed(0)
-    z = torch.randn(90, 6)
-    for C in (2, 3):
-        y = z[:, :C].argmax(1)
-        clf = Classifier(vit(), torch.eye(6)[:C])
-        probe, u = probed(clf, z, y), nn.functional.normalize(z, dim=-1)
-        assert probe.visual is clf.visual
-        want = LogisticRegression(max_iter=1000).fit(u, y).predict_proba(u)
-        np.testing.assert_allclose(probe.classify(z).softmax(-1), want, atol=1e-5)
 
 class Through(nn.Module):
     "A tower of one token: pictures (N, 5, 1, 1) -> (N, 5)."

@@ -1,5 +1,9 @@
 "Presets: what is not given comes from them."
+import json
 import re
+from pathlib import Path
+
+import pytest
 
 from sae_ft.methods import METHODS
 from sae_ft.presets import PRESETS, ByMethod, preset_of
@@ -24,3 +28,13 @@ def test_a_preset_has_settings_that_there_are_and_a_source():
         assert {m for v in others for m in v} <= set(METHODS) and o.settings['method'] in METHODS
         published = name not in ('iconclip', 'open-clip')
         assert len(o.source) > 20 and (re.search('arXiv|official', o.source) or not published)
+
+def test_the_table_of_05_finetune_says_the_values_of_iconclips_preset():
+    file = Path(__file__).parent.parent/'nbs'/'05_finetune.ipynb'
+    cells = json.loads(file.read_text(encoding='utf-8'))['cells']
+    text, said = ''.join(''.join(o['source']) for o in cells), {}
+    for name, brackets in re.findall(r'^\| `(\w+)` \|.*[;|] preset[^(|]*\(([^)]*)\)', text, re.M):
+        number = re.search(r'\$?(?:([\d.]+) \\cdot )?10\^\{(-?\d+)\}|[\d.]+', brackets)
+        if number: said[name] = float(number[1] or 1)*10**int(number[2]) if number[2] else float(number[0])
+    usual = {k: PRESETS['iconclip'].value(k, 'sae-ft') for k in said}
+    assert len(said) >= 12 and said == pytest.approx(usual)
