@@ -35,7 +35,7 @@ class Preset:
         return found.of(method) if isinstance(found, ByMethod) else found
 
 CHOSEN = {'l2-sp': .03, 'ldifs': 500., 'l2': 3., 'conceptor': 3., 'car-ft': 30., 'lipsum-ft': .3,
-          'sae-ft-sparse': .15, 'lp-ldifs': 1500., 'lp-l2': 10., 'lp-sae-ft': 3.}
+          'sae-ft-sparse': .5, 'lp-ldifs': 1500., 'lp-l2': 10., 'lp-sae-ft': 3.}
 CHOSEN_RATES = {'lp': 3e-2}  # but for these, that of plain fine-tuning
 TRAINING = dict(method='sae-ft', lam=1., weight_decay=.1, clip_grad=1., crop=.9, expansion=4)
 PAPER = dict(TRAINING, lr=1e-5, head_lr=None, warmup=500, epochs=10, batch_size=128, sae_epochs=100,

@@ -38,7 +38,8 @@ METHOD_COLOURS = {  # method -> matplotlib's c, marker and ls
     'sae-ft-wasserstein': _style(BLUE, 'v', '--')}
 METHOD_COLOURS |= {  # the head first: the method's colour, and another marker
     f'lp-{k}': _style(METHOD_COLOURS[k]['c'], marker, (0, (4, 1, 1, 1))) for marker, methods in {
-        'p': ('l2-sp', 'l2', 'car-ft', 'sae-ft'), 'd': ('ldifs', 'conceptor', 'lipsum-ft', 'sae-ft-sparse')}.items()
+        'p': ('l2-sp', 'l2', 'car-ft', 'sae-ft'),
+        'd': ('ldifs', 'conceptor', 'lipsum-ft', 'sae-ft-sparse')}.items()
     for k in methods}
 
 # %% ../../nbs/plumbing/07_style.ipynb #1f317d58
