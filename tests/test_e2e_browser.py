@@ -86,9 +86,32 @@ FOCUSED = """() => {
         || style.borderStyle != 'none');
     return {label, ring};
 }"""
+THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name}).then(() => null)"
 TRUST = """() => {
     const panel = window.jupyterapp.shell.currentWidget;
     for (const cell of panel.content.model.cells) cell.trusted = true;
+}"""
+CONTRAST = """part => {
+    const parse = c => c.match(/[\\d.]+/g).map(Number);
+    const light = c => {
+        const [r, g, b] = c.map(v => { v /= 255; return v <= .03928 ? v/12.92 : ((v + .055)/1.055)**2.4; });
+        return .2126*r + .7152*g + .0722*b;
+    };
+    const behind = o => {
+        for (; o; o = o.parentElement) {
+            const c = parse(getComputedStyle(o).backgroundColor);
+            if (c.length == 3 || c[3] == 1) return c.slice(0, 3);
+        }
+        return [255, 255, 255];
+    };
+    const found = [], walk = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+        const o = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
+        if (!text || !o.checkVisibility() || o.closest('style, option')) continue;
+        const [a, b] = [light(parse(getComputedStyle(o).color).slice(0, 3)), light(behind(o))];
+        found.push({text, ratio: (Math.max(a, b) + .05)/(Math.min(a, b) + .05)});
+    }
+    return found;
 }"""
 
 class Box:
@@ -194,6 +217,20 @@ def test_every_control_is_reached_by_keyboard(widgets):
     box.changes(lambda: box.page.keyboard.press('ArrowRight'), 'browser-keyboard')
 
 # --- the page for a colleague
+
+def test_texts_are_read_in_the_dark_theme(widgets):
+    "Contrast of every text of the pages and controls with what lies behind it: 4.5 at least (WCAG AA)."
+    for theme in ('JupyterLab Dark', 'JupyterLab Light'):
+        widgets.page.evaluate(THEME, theme)
+        widgets.page.wait_for_timeout(1500)
+        for label in ('name or number', 'picture', 'alpha'):
+            box = Box(widgets, label)
+            widgets.shot(f'{theme.split()[1].lower()}-{label.split()[0]}')
+            for part in (box.box, box.below()):
+                found = part.evaluate(CONTRAST)
+                assert found and min(o['ratio'] for o in found) >= 4.5, (theme, label, min_of(found))
+
+def min_of(found): return min(found, key=lambda o: o['ratio'])
 
 def test_the_report_opens_offline(chromium, report_page):
     context = chromium.new_context(offline=True, viewport=dict(width=1100, height=1000))

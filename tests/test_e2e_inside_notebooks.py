@@ -1,0 +1,23 @@
+"The notebooks that look inside a tower run on another vision transformer: ViT-B/32, random weights from a file."
+import open_clip
+import papermill
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from current import ROOT
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp('b32')/'random.safetensors'
+    save_file({k: v.half() for k, v in open_clip.create_model('ViT-B-32').state_dict().items()}, file)
+    return str(file)
+
+@pytest.mark.parametrize('name, limit', [
+    ('11_inside_saes', 8), ('11_inside_steering', 2), ('11_inside_suppression', 4), ('11_inside_words', 2)])
+def test_a_notebook_runs_on_vit_b32(name, limit, weights, tmp_path):
+    done = papermill.execute_notebook(
+        ROOT/'nbs'/f'{name}.ipynb', tmp_path/'out.ipynb', cwd=str(tmp_path), progress_bar=False,
+        parameters=dict(model='ViT-B-32', pretrained=weights, limit=limit))
+    assert all(o.execution_count for o in done.cells if o.cell_type == 'code' and o.source.strip())
