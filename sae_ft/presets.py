@@ -8,6 +8,7 @@ __all__ = ['CHOSEN', 'CHOSEN_RATES', 'TRAINING', 'PAPER', 'PRESETS', 'ByMethod',
 # %% ../nbs/03_presets.ipynb #pres0004
 from dataclasses import dataclass
 
+from .clip import EMBEDDED_MODELS
 from .losses_sae import from_official
 
 # %% ../nbs/03_presets.ipynb #pres0007
@@ -60,4 +61,4 @@ def preset_of(
     model: str,  # the setting
 ) -> str:        # row of PRESETS
     "The preset of a model for which none is named."
-    return 'iconclip' if model == 'iconclip' else 'open-clip'
+    return 'iconclip' if model in EMBEDDED_MODELS else 'open-clip'
