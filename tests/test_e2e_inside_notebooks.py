@@ -1,4 +1,4 @@
-"The notebooks that look inside a tower run on another vision transformer: ViT-B/32, random weights from a file."
+"The notebooks that look inside a tower run on another one: ViT-B/32, random weights from a file."
 import open_clip
 import papermill
 import pytest
