@@ -232,7 +232,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                        'sae_ft.drift_measures.Drift.add': ('drift_measures.html#drift.add', 'sae_ft/drift_measures.py'),
                                        'sae_ft.drift_measures.Drift.result': ( 'drift_measures.html#drift.result',
                                                                                'sae_ft/drift_measures.py'),
-                                       'sae_ft.drift_measures._share': ('drift_measures.html#_share', 'sae_ft/drift_measures.py'),
+                                       'sae_ft.drift_measures._shares': ('drift_measures.html#_shares', 'sae_ft/drift_measures.py'),
                                        'sae_ft.drift_measures.cka': ('drift_measures.html#cka', 'sae_ft/drift_measures.py'),
                                        'sae_ft.drift_measures.cka_transposed': ( 'drift_measures.html#cka_transposed',
                                                                                  'sae_ft/drift_measures.py'),

@@ -62,24 +62,24 @@ def cka_transposed(
     return ((k*l).sum()/(k.norm()*l.norm())).item()
 
 # %% ../nbs/04_drift_measures.ipynb #464f39ef
-def _share(part, whole):
-    "Mean over rows of |part| / |whole|, over rows where whole is not empty."
+def _shares(part, whole):
+    "|part| / |whole| of each row where whole is not empty."
     a, b = part.sum(-1).double(), whole.sum(-1).double()
-    return (a/b)[b > 0].mean().item()
+    return (a/b)[b > 0]
 
 def preserved(
     s0: torch.Tensor,  # (N, n) codes before
     s: torch.Tensor,   # (N, n) codes after
 ) -> float:            # from 0 to 1
     "Share of the features that were on and still are (paper section 4)."
-    return _share((s0 != 0) & (s != 0), s0 != 0)
+    return _shares((s0 != 0) & (s != 0), s0 != 0).mean().item()
 
 def jaccard(
     s0: torch.Tensor,  # (N, n) codes before
     s: torch.Tensor,   # (N, n) codes after
 ) -> float:            # from 0 to 1
     "Features on in both, over features on in either."
-    return _share((s0 != 0) & (s != 0), (s0 != 0) | (s != 0))
+    return _shares((s0 != 0) & (s != 0), (s0 != 0) | (s != 0)).mean().item()
 
 # %% ../nbs/04_drift_measures.ipynb #09648304
 def entropy(
@@ -120,8 +120,8 @@ class Drift:
         self.similarity.add(z0, z)
         on0, on = self._side('before', z0), self._side('after', z)
         for name, whole in (('preserved', on0), ('jaccard', on0 | on)):
-            share, there = (on0 & on).sum(-1).double()/whole.sum(-1), whole.any(-1)
-            self._plus(name, share=share[there].sum(), rows=there.sum())
+            shares = _shares(on0 & on, whole)
+            self._plus(name, share=shares.sum(), rows=len(shares))
         return self
 
     def _of(self, side):

@@ -1,8 +1,6 @@
 "What looks inside a tower, on open_clip's ViT-B/32 with random weights that are read from a file."
-import open_clip
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from sae_ft.activations import Hooks, points
 from sae_ft.clip import class_embeddings, load_clip, zero_shot
@@ -16,13 +14,10 @@ from sae_ft.inside_suppression import (WAYS, best_of, by_layer_and_number, compa
 from sae_ft.inside_words import attack_judge, attacked
 from sae_ft.sae_train import train_sae
 from sae_ft.suites import load_suite
+from tiny_clip import random_vit_b32
 
 @pytest.fixture(scope='module')
-def clip(tmp_path_factory):
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp('b32')/'random.safetensors'
-    save_file({k: v.half() for k, v in open_clip.create_model('ViT-B-32').state_dict().items()}, file)
-    return load_clip('ViT-B-32', str(file))
+def clip(tmp_path_factory): return load_clip('ViT-B-32', random_vit_b32(tmp_path_factory.mktemp('b32')))
 
 def test_from_pictures_to_steerability_on_vit_b32(clip, tmp_path):
     suite = load_suite(limit=6, progress=False)

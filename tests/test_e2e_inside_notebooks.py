@@ -1,18 +1,12 @@
 "The notebooks that look inside a tower run on another one: ViT-B/32, random weights from a file."
-import open_clip
 import papermill
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from current import ROOT
+from tiny_clip import random_vit_b32
 
 @pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp('b32')/'random.safetensors'
-    save_file({k: v.half() for k, v in open_clip.create_model('ViT-B-32').state_dict().items()}, file)
-    return str(file)
+def weights(tmp_path_factory): return random_vit_b32(tmp_path_factory.mktemp('b32'))
 
 @pytest.mark.parametrize('name, limit', [
     ('11_inside_saes', 8), ('11_inside_steering', 2), ('11_inside_suppression', 4), ('11_inside_words', 2)])

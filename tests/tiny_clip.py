@@ -19,6 +19,13 @@ def tower(size=32, **how):
 
 
 VIEW = View(tower())
+
+def random_vit_b32(folder):
+    "A file in a folder: the weights of a ViT-B/32, drawn at random."
+    torch.manual_seed(0)
+    file = folder/'random.safetensors'
+    save_file({k: v.half() for k, v in open_clip.create_model('ViT-B-32').state_dict().items()}, file)
+    return str(file)
 WORDS, TEMPLATES = ['cat', 'dog', 'boat'], ['a {}.', 'an icon of a {}.']
 
 
