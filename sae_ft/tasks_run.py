@@ -41,6 +41,7 @@ class TaskConfig(Config):
     sequence: str = 'sequential'        # row of tasks_methods.TASK_METHODS
     tasks: int = 5                      # into how many the classes are cut
     sigma: float = .2                   # width of drift compensation, for embeddings of length one
+    shifts_every: int = 1               # tasks between two looks at shifted splits and unseen concepts
 
     def __post_init__(self):
         self.method = get_task_method(self.sequence).method
@@ -48,8 +49,10 @@ class TaskConfig(Config):
 
     def check(self):
         "As that of a run."
-        if not isinstance(self.tasks, int) or isinstance(self.tasks, bool) or self.tasks < 1:
-            raise ValueError(f'tasks is {self.tasks!r}: it must be a whole number, 1 or more.')
+        for name in ('tasks', 'shifts_every'):
+            v = getattr(self, name)
+            if not isinstance(v, int) or isinstance(v, bool) or v < 1:
+                raise ValueError(f'{name} is {v!r}: it must be a whole number, 1 or more.')
         if not isinstance(self.sigma, (int, float)) or not self.sigma > 0:
             raise ValueError(f'sigma is {self.sigma!r}: it must be a number above 0.')
         if self.num_processes != 1:
@@ -150,8 +153,9 @@ class Sequence(Experiment):
         self.groups = task_groups(classes, cfg.tasks, cfg.seed)
         self.rounds = [sum(self.groups, [])] if self.row.joint else self.groups
         self.id = next(k for k, o in suite.splits.items() if o.kind == 'id')
+        self.suites = [task_suite(suite, o) for o in self.rounds]
         self.first = deepcopy(self.classifier).eval().requires_grad_(False)
-        z = self.train_embeddings
+        z, self.at_first = self.train_embeddings, self.embed_frozen('at-first')
         self.sae = self.trained_sae(z)
         words = class_embeddings(self.clip, suite.classnames, ['{}'], self.device)
         self.names = name_features(self.sae, words, suite.classnames).name.tolist()
@@ -165,9 +169,8 @@ class Sequence(Experiment):
         self.kept = Checkpoint(self.folder/'state.safetensors', 0.)
         state, place = self.kept.load(self.what, ('lines',)) or (None, {})
         if state: self.kept.restore(self.parts(), state)
-        self.lines, self.now = place.get('lines', []), self.embed_all()
-        data = {self.id: self.suite.splits[self.id].data}
-        self.z_first, _ = embed_splits(self.first, data, self.cfg, False)[self.id]
+        self.lines = place.get('lines', [])
+        self.now = self.embedded(max(0, len(self.lines) - 1))
         if not self.lines: self.lines.append(self.measured(0, self.now))
         self.keep()
 
@@ -179,23 +182,32 @@ class Sequence(Experiment):
         self.journal.clear()
         for o in self.lines: self.log(**o)
 
-    def embed_all(self):  # -> split -> (z, y), with train and val
-        splits = dict(train=self.suite.train, val=self.suite.val)
-        splits |= {k: o.data for k, o in self.suite.splits.items()}
+    def embedded(self, t):  # -> split -> (z, y)
+        "After t tasks: training pictures of each so far and of the next, and where classes seen are judged."
+        splits = {f'train-{i}': o.train for i, o in enumerate(self.suites[:t + 1])}
+        splits |= {'val': self.suite.val, self.id: self.suite.splits[self.id].data}
         return embed_splits(self.classifier, splits, self.cfg, False)
+
+    def elsewhere(self, t):  # -> split -> (z, y)
+        "After t tasks: shifted splits and unseen concepts, where they are looked at."
+        if t == 0: return {k: o for k, o in self.at_first.items() if k != self.id}
+        if t % self.cfg.shifts_every and t < len(self.rounds): return {}
+        splits = {k: o.data for k, o in self.suite.splits.items() if k != self.id}
+        return embed_splits(self.classifier, splits, self.cfg, False) if splits else {}
 
     def measured(self, t, before):
         "The line after task t, or 0 at the start; `before` is what was embedded before it."
-        own = {k for k, o in self.suite.splits.items() if o.classnames}
-        common = {k: v for k, v in self.now.items() if k not in own and k != 'train'}
-        z, C = self.now[self.id][0], len(self.suite.classnames)
-        def unseen(k): return share(answer(self.classifier, self.now[k][0], self.heads[k]) == self.now[k][1])
+        others, C = self.elsewhere(t), len(self.suite.classnames)
+        own = sorted(others.keys() & self.heads)
+        common = {k: self.now[k] for k in ('val', self.id)} | {k: others[k] for k in others if k not in own}
+        z, train = self.now[self.id][0], [self.now[f'train-{i}'] for i in range(max(1, t))]
+        def unseen(k): return share(answer(self.classifier, others[k][0], self.heads[k]) == others[k][1])
         return dict(
             event='task', task=t, classes=self.rounds[t - 1] if t else [], seen=len(self.stats.seen),
             answers=answers_after(self.classifier, self.stats, common, self.groups, self.id, C),
-            transfer={k: unseen(k) for k in sorted(own)},
-            drift=measure_drift(self.sae, self.z_first, z),
-            means=stored_means(self.stats, self.now['train'][0], self.y, self.plane),
+            transfer={k: unseen(k) for k in own},
+            drift=measure_drift(self.sae, self.at_first[self.id][0], z),
+            means=stored_means(self.stats, *map(torch.cat, zip(*train)), self.plane),
             features=switched_names(self.sae, before[self.id][0], z, self.names),
             bytes_a_class=self.stats.bytes_a_class)
 
@@ -214,16 +226,15 @@ class Sequence(Experiment):
     def task(self, t):
         "Learn the classes of task t, counted from 0."
         cfg, row, classes = self.cfg, self.row, self.rounds[t]
-        mine = torch.isin(self.y, torch.tensor(classes))
-        task, before = Task(t, classes, self.now['train'][0][mine], self.y[mine]), self.state()
+        task, before = Task(t, classes, *self.now[f'train-{t}']), self.state()
         self.tune_task(task)
         with torch.no_grad():   # rows of other classes stay, whatever weight decay did to them
             others = [c for c in range(len(before['head.bias'])) if c not in set(classes)]
             for k, v in self.classifier.head.named_parameters(): v[others] = before[f'head.{k}'][others]
         alpha = row.wise if cfg.wise_alpha is None else cfg.wise_alpha
         if alpha is not None: self.classifier.load_state_dict(wise(before, self.state(), alpha))
-        was, self.now = self.now, self.embed_all()
-        z = self.now['train'][0][mine]
+        was, self.now = self.now, self.embedded(t + 1)
+        z, _ = self.now[f'train-{t}']
         self.stats.shift(task.z, z, cfg.sigma)
         self.stats.learn(classes, z, task.y, t)
         if row.after: row.after(self.classifier, self.stats, task, cfg.seed)
@@ -244,7 +255,7 @@ class Sequence(Experiment):
         else: objective = self.method.objective(ctx) if self.method.objective else CrossEntropy()
         objective = Among(objective, task.classes, len(suite.classnames)).to(self.device)
         stages = self.method.stages_of(cfg.trainable or row.trainable)
-        finetune(self.classifier, task_suite(suite, task.classes), reg, cfg, stages, None, self.progress,
+        finetune(self.classifier, self.suites[task.number], reg, cfg, stages, None, self.progress,
                  objective, ctx.frozen, checkpoint=self.checkpoint(f'task-{task.number}'))
         self.classifier.eval()
 

@@ -8,6 +8,7 @@ __all__ = ['STRENGTHS', 'mean_of', 'incremental', 'numbers', 'seed_interval', 't
 
 # %% ../nbs/12_tasks_table.ipynb #ttb00003
 import math, shutil
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -140,16 +141,23 @@ def benchmark(
     seeds: tuple = (0, 1, 2),    # of the order of classes, of pictures and of SAEs
     rows: tuple = tuple(TASK_METHODS),
     strengths: dict = STRENGTHS, # to choose from
+    executor=None,               # who makes sequences side by side: has `map`; None: one after the other, here
     **other,                     # settings of all sequences, for instance limit=400 to try it
 ) -> pd.DataFrame:               # of `table_of`; table.csv and sentences.txt lie in the folder too
     "Make what is not there yet of the benchmark, and its table."
     Path(root).mkdir(parents=True, exist_ok=True)
-    how, found = dict(other, tasks=tasks), {}
+    how = dict(shifts_every=tasks) | other | dict(tasks=tasks)
+    def made(wanted):  # (row, seed, settings) of each -> all Sequenced
+        run = partial(sequence_of, root, **how)
+        return list((executor.map if executor else map)(run, *zip(*wanted)))
+    def tried(row, base): return [(row, 0, base | o) for o in candidates(row, strengths)]
+    made(tried('sequential', {}))
     sigma = best_strength(root, 'sequential', {}, strengths, **how)  # of drift compensation, for all rows
-    for row in rows:
-        best = best_strength(root, row, sigma, strengths, **how)
-        found[row] = [sequence_of(root, row, seed, best, **how) for seed in seeds]
-        print(f'{row}: {len(seeds)} seeds, {best}', flush=True)
+    made([o for row in rows for o in tried(row, sigma)])
+    best = {row: best_strength(root, row, sigma, strengths, **how) for row in rows}
+    every = iter(made([(row, seed, best[row]) for row in rows for seed in seeds]))
+    found = {row: [next(every) for _ in seeds] for row in rows}
+    for row in rows: print(f'{row}: {len(seeds)} seeds, {best[row]}')
     table = table_of(found)
     table.to_csv(Path(root)/'table.csv')
     (Path(root)/'sentences.txt').write_text('\n'.join(sentences(found)) + '\n')
