@@ -41,7 +41,7 @@ class TaskConfig(Config):
     sequence: str = 'sequential'        # row of tasks_methods.TASK_METHODS
     tasks: int = 5                      # into how many the classes are cut
     sigma: float = .2                   # width of drift compensation, for embeddings of length one
-    shifts_every: int = 1               # tasks between two looks at shifted splits and unseen concepts
+    look_every: int = 1                 # tasks between two looks at what takes long, see below
 
     def __post_init__(self):
         self.method = get_task_method(self.sequence).method
@@ -49,7 +49,7 @@ class TaskConfig(Config):
 
     def check(self):
         "As that of a run."
-        for name in ('tasks', 'shifts_every'):
+        for name in ('tasks', 'look_every'):
             v = getattr(self, name)
             if not isinstance(v, int) or isinstance(v, bool) or v < 1:
                 raise ValueError(f'{name} is {v!r}: it must be a whole number, 1 or more.')
@@ -85,12 +85,13 @@ def answers_after(
 
 def stored_means(
     stats: Statistics,
-    z: torch.Tensor, y: torch.Tensor,  # (N, d), (N,): training pictures, as the model sees them now
+    old: list,                         # (z, y) of each task's training pictures now; None: not looked at
     plane: tuple,                      # centre (d,) and two directions (d, 2)
 ) -> dict:                             # error: key -> distance, plane: classes, and key -> (K, 2)
     "How far stored means are from those of the pictures, stale and moved; a mean over classes seen."
     rows, (centre, V) = stats.seen, plane
-    if not rows: return dict(error={}, plane=dict(classes=[]))
+    if None in old or not rows: return dict(error={}, plane=dict(classes=[]))
+    z, y = map(torch.cat, zip(*old))
     true = class_means(F.normalize(z, dim=-1), y, rows)
     means = dict(stale=stats.stale[rows], moved=stats.moved[rows], true=true)
     error = {k: (means[k] - true).norm(dim=1).mean().item() for k in ('stale', 'moved')}
@@ -183,31 +184,32 @@ class Sequence(Experiment):
         for o in self.lines: self.log(**o)
 
     def embedded(self, t):  # -> split -> (z, y)
-        "After t tasks: training pictures of each so far and of the next, and where classes seen are judged."
-        splits = {f'train-{i}': o.train for i, o in enumerate(self.suites[:t + 1])}
+        "After t tasks: training pictures of the last and the next, and where classes seen are judged."
+        splits = {f'train-{i}': self.suites[i].train for i in (t - 1, t) if 0 <= i < len(self.suites)}
         splits |= {'val': self.suite.val, self.id: self.suite.splits[self.id].data}
         return embed_splits(self.classifier, splits, self.cfg, False)
 
     def elsewhere(self, t):  # -> split -> (z, y)
-        "After t tasks: shifted splits and unseen concepts, where they are looked at."
+        "After t tasks, where it is time to look: shifted splits, unseen concepts, pictures of older tasks."
         if t == 0: return {k: o for k, o in self.at_first.items() if k != self.id}
-        if t % self.cfg.shifts_every and t < len(self.rounds): return {}
+        if t % self.cfg.look_every and t < len(self.rounds): return {}
         splits = {k: o.data for k, o in self.suite.splits.items() if k != self.id}
+        splits |= {f'train-{i}': o.train for i, o in enumerate(self.suites[:t - 1])}
         return embed_splits(self.classifier, splits, self.cfg, False) if splits else {}
 
     def measured(self, t, before):
         "The line after task t, or 0 at the start; `before` is what was embedded before it."
-        others, C = self.elsewhere(t), len(self.suite.classnames)
+        others, C = self.now | self.elsewhere(t), len(self.suite.classnames)
         own = sorted(others.keys() & self.heads)
-        common = {k: self.now[k] for k in ('val', self.id)} | {k: others[k] for k in others if k not in own}
-        z, train = self.now[self.id][0], [self.now[f'train-{i}'] for i in range(max(1, t))]
+        common = {k: others[k] for k in ('val', *self.suite.splits) if k in others and k not in own}
+        z, old = self.now[self.id][0], [others.get(f'train-{i}') for i in range(t)]
         def unseen(k): return share(answer(self.classifier, others[k][0], self.heads[k]) == others[k][1])
         return dict(
             event='task', task=t, classes=self.rounds[t - 1] if t else [], seen=len(self.stats.seen),
             answers=answers_after(self.classifier, self.stats, common, self.groups, self.id, C),
             transfer={k: unseen(k) for k in own},
             drift=measure_drift(self.sae, self.at_first[self.id][0], z),
-            means=stored_means(self.stats, *map(torch.cat, zip(*train)), self.plane),
+            means=stored_means(self.stats, old, self.plane),
             features=switched_names(self.sae, before[self.id][0], z, self.names),
             bytes_a_class=self.stats.bytes_a_class)
 

@@ -141,12 +141,12 @@ def benchmark(
     seeds: tuple = (0, 1, 2),    # of the order of classes, of pictures and of SAEs
     rows: tuple = tuple(TASK_METHODS),
     strengths: dict = STRENGTHS, # to choose from
-    executor=None,               # who makes sequences side by side: has `map`; None: one after the other, here
+    executor=None,               # who makes several at a time: has `map`; None: one after the other, here
     **other,                     # settings of all sequences, for instance limit=400 to try it
 ) -> pd.DataFrame:               # of `table_of`; table.csv and sentences.txt lie in the folder too
     "Make what is not there yet of the benchmark, and its table."
     Path(root).mkdir(parents=True, exist_ok=True)
-    how = dict(shifts_every=tasks) | other | dict(tasks=tasks)
+    how = dict(look_every=tasks) | other | dict(tasks=tasks)
     def made(wanted):  # (row, seed, settings) of each -> all Sequenced
         run = partial(sequence_of, root, **how)
         return list((executor.map if executor else map)(run, *zip(*wanted)))
