@@ -107,8 +107,8 @@ class FeatureBrowser(Widget):
     ):
         self.study, self.n = study, n
         self.controls = c = dict(
-            split=_control(w.Dropdown, 'split', options=list(study.before)),
-            how=_control(w.Dropdown, 'most', options=list(RANKINGS)),
+            split=_control(w.SelectionSlider, 'split', options=list(study.before)),
+            how=_control(w.SelectionSlider, 'most', options=list(RANKINGS)),
             query=_control(w.Text, 'name or number', placeholder='all', continuous_update=True),
             rank=_control(w.IntSlider, 'rank', '34em', min=1, max=study.sae.n))
         for o in ('split', 'how', 'query'): c[o].observe(self.reset, 'value')
@@ -194,7 +194,7 @@ class ImageInspector(Widget):
     ):
         self.study, self.transform = study, transforms(study.models[0].visual)[1]
         self.own = None  # bytes of a file that was uploaded
-        split = _control(w.Dropdown, 'split', options=list(study.before))
+        split = _control(w.SelectionSlider, 'split', options=list(study.before))
         row = _control(w.IntSlider, 'picture', '34em', min=0)
         upload = w.FileUpload(accept='image/*', description='upload a picture', layout=w.Layout(width='auto'))
         self.controls = dict(split=split, row=row, upload=upload)
@@ -276,7 +276,7 @@ class TradeOff(Widget):
         methods = list(dict.fromkeys(table.method))
         first = 'sae-ft' if 'sae-ft' in methods else methods[0]
         self.controls = dict(
-            method=_control(w.Dropdown, 'method', options=methods, value=first),
+            method=_control(w.SelectionSlider, 'method', options=methods, value=first),
             lam=_control(w.SelectionSlider, 'lam', options=[0.]),
             alpha=_control(w.SelectionSlider, 'alpha', options=[0.]))
         self.controls['method'].observe(self.reset, 'value')

@@ -212,7 +212,7 @@ class RunTable(Widget):
         sortable = [o for o in self.columns if o not in ('loss', 'validation')]
         best = [o for o in sortable if o.endswith('%')]
         self.controls = dict(
-            by=w.Dropdown(description='sort by', options=sortable, value=best[-1] if best else 'run'),
+            by=w.SelectionSlider(description='sort by', options=sortable, value=best[-1] if best else 'run'),
             largest=w.Checkbox(value=True, description='largest first', indent=False))
         self.assemble([list(self.controls.values())])
 

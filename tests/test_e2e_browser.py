@@ -81,7 +81,7 @@ def widgets(open_notebook):
 DRAWN = 'i.complete && i.naturalWidth > 0'
 FOCUSED = """() => {
     const o = document.activeElement, style = getComputedStyle(o);
-    const label = o.closest('.jupyter-widgets')?.querySelector('.widget-label')?.textContent;
+    const label = o.closest(':has(> .widget-label)')?.querySelector('.widget-label').textContent;
     const ring = o.matches(':focus') && (style.outlineStyle != 'none' || style.boxShadow != 'none'
         || style.borderStyle != 'none');
     return {label, ring};
@@ -176,7 +176,8 @@ def test_the_feature_browser_reacts(widgets):
     box.changes(lambda: query.fill(''), 'browser-cleared')
     box.changes(lambda: box.slide('rank', times=3), 'browser-slider')
     assert until(lambda: 'rank 4 of' in box.html())
-    box.changes(lambda: box.control('most').locator('select').select_option('removed'), 'browser-removed')
+    box.changes(lambda: box.slide('most'), 'browser-removed')
+    assert until(lambda: box.control('most').locator('.widget-readout').inner_text() == 'removed')
     query.fill('<img src=x>')
     assert until(lambda: 'no feature is called' in box.html()) and not box.pictures()
     query.fill('')
@@ -200,20 +201,19 @@ def test_the_trade_off_reacts(widgets):
     box = Box(widgets, 'alpha')
     box.changes(lambda: box.slide('alpha', 'ArrowLeft'), 'tradeoff-alpha')
     assert until(lambda: any(f'alpha {o}' in box.html() for o in ('0.75', '0.5', '0.25')))
-    box.changes(lambda: box.control('method').locator('select').select_option('l2'), 'tradeoff-l2')
+    box.changes(lambda: box.slide('method', 'ArrowLeft'), 'tradeoff-l2')
     assert until(lambda: 'l2, lam' in box.html())
 
 def test_every_control_is_reached_by_keyboard(widgets):
-    "From the first on by Tab, each in its turn, with a ring of focus; an arrow moves the slider that has it."
+    "From the first on by Tab, each in its turn, with a ring of focus; an arrow moves the one that has it."
     box = Box(widgets, 'name or number')
-    box.control('split').locator('select').focus()
-    reached = []
-    for _ in range(4):
-        reached.append(box.page.evaluate(FOCUSED))
+    box.changes(lambda: box.slide('split'), 'browser-split')
+    reached = [box.page.evaluate(FOCUSED)]
+    while reached[-1]['label'] != 'rank' and len(reached) < 12:
         box.page.keyboard.press('Tab')
-    assert [o['label'] for o in reached] == ['split', 'most', 'name or number', 'rank']
-    assert all(o['ring'] for o in reached)
-    box.page.keyboard.press('Shift+Tab')
+        reached.append(box.page.evaluate(FOCUSED))
+    labels = dict.fromkeys(o['label'] for o in reached)
+    assert list(labels) == ['split', 'most', 'name or number', 'rank'] and all(o['ring'] for o in reached)
     box.changes(lambda: box.page.keyboard.press('ArrowRight'), 'browser-keyboard')
 
 # --- the page for a colleague
