@@ -87,7 +87,7 @@ def sentences(
 
 # %% ../nbs/12_tasks_table.ipynb #ttb00009
 STRENGTHS = {  # row of TASK_METHODS -> settings to choose from, and by which readout; others have none
-    'sequential': (dict(sigma=[.05, .1, .2, .4]), 'moved'),
+    'sequential': (dict(sigma=[.1, .2, .4, .8, 1.6]), 'moved'),
     'wise': (dict(wise_alpha=[.3, .5, .7]), 'head'),
     'l2-first': (dict(lam=[1., 3., 10., 30.]), 'head'),
     'l2-previous': (dict(lam=[1., 3., 10., 30.]), 'head'),
