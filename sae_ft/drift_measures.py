@@ -6,6 +6,8 @@
 __all__ = ['AT_ONCE', 'CKA', 'cka', 'cka_transposed', 'preserved', 'jaccard', 'entropy', 'Drift', 'measure_drift']
 
 # %% ../nbs/04_drift_measures.ipynb #9d475a15
+from typing import Optional
+
 import torch
 
 from .sae import SAE, fvu
@@ -144,10 +146,12 @@ def measure_drift(
     sae: SAE,          # trained on the frozen model's embeddings
     z0: torch.Tensor,  # (N, d) embeddings before
     z: torch.Tensor,   # (N, d) embeddings after, of the same pictures
+    there: Optional[torch.Tensor] = None,  # (N,) which of the pictures count; None: all
 ) -> dict:   # cka, cka_transposed, fvu_before, fvu, fvu_zero, preserved, jaccard, entropy_before, entropy
     "The drift of a representation (paper section 4). Raises ValueError for unequal numbers of rows."
     if len(z) != len(z0):
         raise ValueError(f'drift is of the same pictures: there are {len(z0)} and {len(z)} rows.')
     drift, size = Drift(sae), max(2, AT_ONCE//sae.n)
-    for a, b in zip(z0.split(size), z.split(size)): drift.add(a, b)
+    if there is None: there = torch.ones(len(z), dtype=torch.bool)
+    for a, b, rows in zip(z0.split(size), z.split(size), there.split(size)): drift.add(a[rows], b[rows])
     return drift.result()

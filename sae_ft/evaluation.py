@@ -23,7 +23,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from .clip import Classifier
 from .crops import View
 from .decoded import Views, decoded, were_read
-from .drift_measures import measure_drift
+from .drift_measures import AT_ONCE, measure_drift
 from .embeddings import embed_blocks, embed_kept
 from .plumbing.blocks import Blocks
 from .plumbing.devices import pick_device
@@ -69,11 +69,14 @@ def answer(
     counts_as: Optional[dict] = None,  # {class that may be answered: class as which it counts}; None: all
 ) -> torch.Tensor:                     # (N,) class numbers, on the CPU
     "The class with the largest logit, of those that may be answered."
-    z = z.to(classifier.head.weight.device)
-    logits = classifier.classify(z) if W is None else F.normalize(z, dim=-1) @ W.T   # (N, C)
-    if not counts_as: return logits.argmax(-1).cpu()
-    allowed, counted = (torch.tensor(list(o)) for o in (counts_as.keys(), counts_as.values()))
-    return counted[logits[:, allowed.to(z.device)].argmax(-1).cpu()]
+    device, C = classifier.head.weight.device, len(classifier.head.weight if W is None else W)
+    def logits(z):  # (n, d) -> (n, C)
+        return classifier.classify(z) if W is None else F.normalize(z, dim=-1) @ W.T
+    def largest(z):
+        if not counts_as: return logits(z).argmax(-1).cpu()
+        allowed, counted = (torch.tensor(list(o)) for o in (counts_as.keys(), counts_as.values()))
+        return counted[logits(z)[:, allowed.to(device)].argmax(-1).cpu()]
+    return torch.cat([largest(o.to(device)) for o in z.split(max(1, AT_ONCE//C))])
 
 def _seen(classifier, sets, cfg, progress):
     "What encodes data sets, their pictures as it sees them, and how."
@@ -253,8 +256,7 @@ def epoch_drift(
     def drift_at(file):
         state, _ = read_tensors(file, 'model', lambda have, _: check_fit(want, have, file, 'model'))
         z, y = embed_splits(with_state(classifier, state), dict(split=data), cfg, progress=False)['split']
-        there = were_read(y)
-        return measure_drift(sae, z0[there], z[there])
+        return measure_drift(sae, z0, z, were_read(y))
     return [dict(epoch=e, **drift_at(file)) for e, file in sorted(files.items())]
 
 # %% ../nbs/04_evaluation.ipynb #d6c0bf9e

@@ -16,6 +16,7 @@ from .clip import class_embeddings, load_clip, zero_shot
 from .crops import View
 from .decoded import were_read
 from .drift_measures import measure_drift
+from .embeddings import room_for
 from .evaluation import answer_splits, answers_table, embed_splits, epoch_drift, judge
 from .evaluation import validation_accuracy, with_state
 from .frozen import TrainEmbeddings, load_sae, shared_embeddings, shared_sae
@@ -194,8 +195,7 @@ class Experiment(Timed, TrainEmbeddings):
 
     def drift(self, embedded):
         "Drift of embeddings from .z0: split -> measures."
-        def of(z0, z, y): return measure_drift(self.sae, z0[were_read(y)], z[were_read(y)])
-        return {k: of(self.z0[k][0], z, y) for k, (z, y) in embedded.items()}
+        return {k: measure_drift(self.sae, self.z0[k][0], z, were_read(y)) for k, (z, y) in embedded.items()}
 
     def measure(self):
         "Record drift, the averages of embeddings and of weights, and drift by epoch: .drifts, returned."
@@ -209,7 +209,10 @@ class Experiment(Timed, TrainEmbeddings):
 
     def measure_average(self):
         "Representation averaging (paper section 4): (z0 + z1)/2 of every split."
-        mean = {k: ((z + self.z1[k][0])/2, y) for k, (z, y) in self.z0.items()}
+        sizes = [len(y) for _, y in self.z0.values()]
+        room = room_for(sum(sizes), self.clip.d, self.home/'checkpoint').split(sizes)
+        mean = {k: (torch.add(z, self.z1[k][0], out=o).div_(2), y)
+                for o, (k, (z, y)) in zip(room, self.z0.items())}
         self.log(event='average', splits=self.judge('average', mean), drift=self.drift(mean))
 
     def measure_wise(self, alpha):

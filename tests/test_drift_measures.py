@@ -117,3 +117,10 @@ def test_drift_in_batches_is_drift_at_once_and_each_formula():
         jaccard=jaccard(s0, s), entropy_before=entropy(s0), entropy=entropy(s))
     assert whole == pytest.approx(by_formula, abs=1e-9)
     with pytest.raises(ValueError, match='there are 50 and 49 rows'): measure_drift(sae, z0, z[1:])
+
+def test_pictures_that_do_not_count_are_left_out_of_drift():
+    torch.manual_seed(2)
+    sae, z0, z = TopKSAE(6, k=2), torch.randn(50, 6), torch.randn(50, 6)
+    there = torch.arange(50) % 3 > 0
+    assert measure_drift(sae, z0, z, there) == measure_drift(sae, z0[there], z[there])
+    assert measure_drift(sae, z0, z) != measure_drift(sae, z0, z, there)

@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
+from sae_ft import evaluation
 from sae_ft.clip import Classifier
 from sae_ft.evaluation import answer, answer_splits, embed_on_disk, embed_splits, judge, means
 from sae_ft.evaluation import on_same_pictures, plot_shift, score, table, worst_region
@@ -63,6 +64,15 @@ def test_an_answer_outside_of_the_classes_of_a_split_cannot_be_given():
     assert judged['r'] == result('far', .75, 4)
     split.counts_as = None
     assert judge(whole, embedded, answer_splits(model, whole, embedded))['r']['value'] == 0
+
+def test_answers_in_parts_are_the_answers(monkeypatch):
+    torch.manual_seed(0)
+    model, z, head = Classifier(nn.Identity(), torch.randn(5, 3)), torch.randn(50, 3), torch.randn(4, 3)
+    ways = dict(W=None), dict(W=head), dict(counts_as={1: 1, 4: 0})
+    whole = [answer(model, z, **o) for o in ways]
+    monkeypatch.setattr(evaluation, 'AT_ONCE', 35)  # 7 pictures of 5 classes
+    assert all(torch.equal(answer(model, z, **o), want) for o, want in zip(ways, whole))
+    assert answer(model, z[:0]).shape == (0,)
 
 def test_averages_over_the_classes_that_occur():
     "Class 3 is answered and never right; WILDS leaves it out, macro-F1 does not."

@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sae_ft import experiment as experiment_module
-from sae_ft import frozen, runs, screening
+from sae_ft import embeddings, frozen, runs, screening
 from sae_ft.clip import Classifier
 from sae_ft.drift import with_drift
 from sae_ft.drift_measures import measure_drift
+from sae_ft.embeddings import room_for
 from sae_ft.evaluation import embed_splits
 from sae_ft.experiment import Experiment, Replay, epoch_drift, experiment, run, threads_of
 from sae_ft.methods import METHODS
@@ -116,6 +117,20 @@ def test_what_does_not_fit_into_memory_stays_on_disk(small, monkeypatch):
     assert (cut.folder()/'checkpoint'/'train-blocks'/'000000000.safetensors').is_file()
     monkeypatch.setattr(Blocks, 'write', refuse)
     same(run(cut, progress=False), whole)
+
+def test_embeddings_of_splits_that_do_not_fit_lie_in_files_without_a_name(small, monkeypatch):
+    "The record is the same to the bit, and no file is left."
+    def made(name): return run(small(name, wise_curve=[.5], keep_epochs=True), progress=False)
+    memory, rooms = made('memory'), []
+    def watched(*args):
+        rooms.append(args)
+        return room_for(*args)
+    monkeypatch.setattr(embeddings, 'IN_MEMORY', 0)
+    for module in (embeddings, experiment_module): monkeypatch.setattr(module, 'room_for', watched)
+    disk = made('disk')
+    same(disk, memory)
+    assert len(rooms) > 3 and all(folder.is_relative_to(disk.folder) for *_, folder in rooms)
+    assert [o.name for o in disk.folder.rglob('*')] == [o.name for o in memory.folder.rglob('*')]
 
 @pytest.mark.parametrize('method', ['pca', 'conceptor'])
 def test_a_price_is_fitted_to_embeddings_on_disk(method, small, monkeypatch):

@@ -2,9 +2,11 @@
 from copy import deepcopy
 from dataclasses import replace
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from sae_ft import frozen as F
 from sae_ft.clip import load_clip, zero_shot
@@ -70,6 +72,20 @@ def test_the_first_parts_are_kept_where_not_all_fit(monkeypatch):
     for epoch in range(3): walk(memory, epoch)
     assert len(memory.kept) == 6 + 2
     assert [walk(memory, epoch) for epoch in range(3)] == [0, 4, 6]
+
+def test_embeddings_that_do_not_fit_into_memory_are_not_kept_for_later(monkeypatch, tmp_path):
+    "They are not read either: each call computes."
+    model = SimpleNamespace(head=nn.Linear(d, 3), visual=nn.Linear(d, d))
+    what = model, SimpleNamespace(fingerprint=dict(line='a')), dict(line=range(9)), Config(device='cpu')
+    made = []
+    def embed():
+        made.append(1)
+        return dict(line=(torch.zeros(9, d), torch.zeros(9)))
+    large, fits = 4*9*d - 1, 4*9*d  # bytes of memory
+    for memory, times in (large, 1), (large, 2), (fits, 3), (fits, 3), (large, 4):
+        monkeypatch.setattr(F, 'IN_MEMORY', memory)
+        F.shared_embeddings(Cache(tmp_path), *what, embed)
+        assert len(made) == times
 
 # --- trainings
 

@@ -4,14 +4,20 @@
 
 Embeddings are random, 1.28 million of length 512 (or `width`) for a share of 1. Two processes write them into
 blocks; one ends half-way, and what is missing is made. An SAE (four times as many features, k = d/16) is
-trained on them for one epoch, and measured. Then as many empty files in 1,000 folders are listed, named and
-given a fingerprint as a run does it, by a new process each time. Prints one JSON line; memory is what this
-process has of its own (files that are mapped are the store's)."""
+trained on them for one epoch, and measured. As many are embedded before and after a made-up drift, answered
+among 1,000 classes, compared and averaged, as a run judges its splits. Then as many empty files in 1,000
+folders are listed, named and given a fingerprint as a run does it, by a new process each time. Prints one
+JSON line; memory is what this process has of its own (files that are mapped are the store's)."""
 import json, multiprocessing, os, re, shutil, subprocess, sys, tempfile, threading, time
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
+from torch import nn
 
+from sae_ft.drift_measures import measure_drift
+from sae_ft.embeddings import embed_kept, room_for
+from sae_ft.evaluation import answer
 from sae_ft.plumbing import blocks as module
 from sae_ft.plumbing import listing
 from sae_ft.plumbing.blocks import Blocks
@@ -76,6 +82,26 @@ def train(folder, n, d):
     module.Blocks.read = whole
     return sae, history[-1]['fvu'], seconds, most
 
+class Rows(torch.utils.data.Dataset):
+    "Random vectors and labels, each made when it is asked for."
+    def __init__(self, n, d): self.n, self.d = n, d
+    def __len__(self): return self.n
+    def __getitem__(self, i):
+        return torch.randn(self.d, generator=torch.Generator().manual_seed(i)), i % CLASSES
+
+def judge(folder, n, d, sae):
+    "Embeddings before and after, answers, drift, and the averages of both; bytes of embeddings."
+    torch.manual_seed(0)
+    model = nn.Linear(d, d), nn.Linear(d, CLASSES)
+    head, data = SimpleNamespace(head=model[1], classify=model[1]), Rows(n, d)
+    how = dict(every=1e9, device='cpu', precision='fp32', progress=False)
+    (z0, y), (z, _) = (embed_kept(encode, data, folder/name, **how)
+                       for name, encode in (('before', lambda x: x), ('after', model[0])))
+    mean = torch.add(z0, z, out=room_for(n, d, folder)).div_(2)
+    for o in (z0, z, mean): answer(head, o)
+    for o in (z, mean): measure_drift(sae, z0, o, y >= 0)
+    return sum(o.nbytes for o in (z0, z, mean))
+
 def touch(root, n):
     "Empty files in class folders."
     for c in range(CLASSES):
@@ -109,6 +135,7 @@ def main(share=1., d=512):
         with Memory() as training: sae, fvu, seconds, reads = train(place/'z', n, d)
         with Memory() as measuring: held = measure(sae, store(place/'z', n, d))['fvu']
         shutil.rmtree(place/'z')
+        with Memory() as judging: judged = judge(place, n, d, sae)
         touch(place/'suite', n)
         time.sleep(3)  # a folder that changed a moment ago is read again
         starts = [in_new_process(place/'suite', place/'cache') for _ in range(2)]
@@ -118,6 +145,7 @@ def main(share=1., d=512):
         pictures=n, width=d, cores=len(os.sched_getaffinity(0)), made_after_one_ended=missing,
         store_gb=round_(n*d*4/2**30), writing_gb=round_(writing.most), writing_s=round_(wrote),
         training_gb=round_(training.most), training_s=round_(seconds), measuring_gb=round_(measuring.most),
+        judged_gb=round_(judged/2**30), judging_gb=round_(judging.most),
         reads_of_a_block_at_the_start=reads, fvu=round_(fvu), fvu_measured=round_(held),
         files=files, first_start_s=round_(first), folders_read=read, second_start_s=round_(second),
         folders_read_again=again, same_files=files == same)))
