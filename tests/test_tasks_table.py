@@ -6,8 +6,8 @@ import pytest
 from sae_ft.plumbing.files import write_json
 from sae_ft.tasks_methods import TASK_METHODS
 from sae_ft.tasks_run import Sequenced
-from sae_ft.tasks_table import STRENGTHS, best_strength, candidates, copy_records, folder_of, incremental
-from sae_ft.tasks_table import numbers, read_benchmark, seed_interval, sentences, table_of
+from sae_ft.tasks_table import STRENGTHS, benchmark, best_strength, candidates, copy_records, folder_of
+from sae_ft.tasks_table import incremental, numbers, read_benchmark, seed_interval, sentences, table_of
 from sae_ft import tasks_table
 
 def answers(v):
@@ -66,6 +66,26 @@ def test_the_best_on_validation_is_chosen_once_and_written_down(tmp_path, monkey
     for root in (tmp_path, tmp_path/'records'):
         found = read_benchmark(root)
         assert list(found) == ['l2-first'] and incremental(found['l2-first'][0]) == pytest.approx(.75)
+
+def test_an_executor_makes_what_is_tried_and_then_all_seeds(tmp_path, monkeypatch, capsys):
+    "Five widths for drift compensation at once, then what two rows try, then two seeds of each."
+    at_once, made = [], set()
+    class Several:
+        def map(self, f, *args):
+            at_once.append(len(args[0]))
+            return map(f, *args)
+    def sequence_of(root, row, seed, settings, **other):
+        folder = folder_of(root, row, seed, settings)
+        if folder in made: return Sequenced(folder)
+        made.add(folder)
+        return made_up(folder, .8 if settings.get('wise_alpha') == .5 else .4 + settings['sigma']/10)
+    monkeypatch.setattr(tasks_table, 'sequence_of', sequence_of)
+    table = benchmark(tmp_path, seeds=(0, 1), rows=('wise', 'joint'), executor=Several())
+    assert at_once == [5, 4, 4] and list(table.index) == ['wise', 'wise-sdc', 'joint']
+    assert {o.name for o in made if o.name.startswith(('wise', 'joint'))} == {
+        'wise-seed0-sigma1.6-wise_alpha0.3', 'wise-seed0-sigma1.6-wise_alpha0.5', 'joint-seed0-sigma1.6',
+        'wise-seed0-sigma1.6-wise_alpha0.7', 'wise-seed1-sigma1.6-wise_alpha0.5', 'joint-seed1-sigma1.6'}
+    assert "wise: 2 seeds, {'sigma': 1.6, 'wise_alpha': 0.5}" in capsys.readouterr().out
 
 def test_strengths_are_of_rows_and_settings():
     assert set(STRENGTHS) <= set(TASK_METHODS)
