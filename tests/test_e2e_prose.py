@@ -19,6 +19,7 @@ EXCEPTIONS = {  # notebook -> number -> why no code makes it
     '02_sae_rows': {'65,536': 'the default, 2**16', '1024': BY_HAND, '128': BY_HAND},
     '03_conceptors': dict.fromkeys(['256', '246'], BY_HAND),
     '03_files': dict.fromkeys(['0.81', '0.91'], 'an example'),
+    '03_lora': dict.fromkeys(['4.6', '1.35'], 'tests/bench/lora.py prints them'),
     '03_losses_sae': {'1024': 'the size that the cell below computes'},
     '03_presets': dict.fromkeys(['0.0001', '0.001', '0.003'], 'four runs of one seed, not kept'),
     '03_methods': dict.fromkeys(['81.9', '82.5', '80.8'], 'of 0.1.0; the text says that no record is left'),
