@@ -181,9 +181,10 @@ def copy_records(
     root,       # of `benchmark`
     to,         # folder to make
 ):
-    "Copy what the tables are made of, without weights and statistics."
-    def wanted(o): return o.name in ('sequence.json', 'metrics.jsonl') or o.name.startswith('chosen-')
-    for o in list(filter(wanted, Path(root).rglob('*'))):
+    "Copy choices and finished sequences without weights and statistics; `benchmark` goes on from the copy."
+    done = [o for o in sorted(Path(root).iterdir()) if is_done(o)]
+    records = [o/name for o in done for name in ('sequence.json', 'metrics.jsonl')]
+    for o in [*Path(root).glob('chosen-*.json'), *records]:
         target = Path(to)/o.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(o, target)

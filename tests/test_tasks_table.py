@@ -62,9 +62,12 @@ def test_the_best_on_validation_is_chosen_once_and_written_down(tmp_path, monkey
     assert 'validation' in written['by'] and len(written['scores']) == 4
     assert best_strength(tmp_path, 'joint', dict(sigma=.2), STRENGTHS) == dict(sigma=.2)
     write_json(tmp_path/'chosen-sequential.json', dict(settings=dict(sigma=.2)))
+    (tmp_path/'begun').mkdir()
+    write_json(tmp_path/'begun'/'sequence.json', {})
     copy_records(tmp_path, tmp_path/'records')
     for root in (tmp_path, tmp_path/'records'):
         found = read_benchmark(root)
+        assert (root/'begun').exists() == (root == tmp_path)
         assert list(found) == ['l2-first'] and incremental(found['l2-first'][0]) == pytest.approx(.75)
 
 def test_an_executor_makes_what_is_tried_and_then_all_seeds(tmp_path, monkeypatch, capsys):
