@@ -10,6 +10,7 @@ import shutil, time
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Optional
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +42,7 @@ class TaskConfig(Config):
     sequence: str = 'sequential'        # row of tasks_methods.TASK_METHODS
     tasks: int = 5                      # into how many the classes are cut
     sigma: float = .2                   # width of drift compensation, for embeddings of length one
+    until: Optional[int] = None         # tasks to learn; None: all
     look_every: int = 1                 # tasks between two looks at what takes long, see below
 
     def __post_init__(self):
@@ -49,7 +51,7 @@ class TaskConfig(Config):
 
     def check(self):
         "As that of a run."
-        for name in ('tasks', 'look_every'):
+        for name in ('tasks', 'look_every', *(['until'] if self.until is not None else [])):
             v = getattr(self, name)
             if not isinstance(v, int) or isinstance(v, bool) or v < 1:
                 raise ValueError(f'{name} is {v!r}: it must be a whole number, 1 or more.')
@@ -152,7 +154,7 @@ class Sequence(Experiment):
         self.y = torch.tensor(suite.train['label'][:])
         classes = sorted(set(self.y.tolist()))
         self.groups = task_groups(classes, cfg.tasks, cfg.seed)
-        self.rounds = [sum(self.groups, [])] if self.row.joint else self.groups
+        self.rounds = ([sum(self.groups, [])] if self.row.joint else self.groups)[:cfg.until]
         self.id = next(k for k, o in suite.splits.items() if o.kind == 'id')
         self.suites = [task_suite(suite, o) for o in self.rounds]
         self.first = deepcopy(self.classifier).eval().requires_grad_(False)

@@ -83,6 +83,13 @@ def test_the_ends_and_what_is_recorded(four, tmp_path):
     assert sorted(joint.lines[1]['classes']) == [0, 1, 2, 3] and len(joint.matrix()[1]) == 2
     assert isinstance(Sequenced(tmp_path/'zero').classnames, list)
 
+def test_a_sequence_that_ends_early_is_the_beginning_of_the_whole(four, tmp_path):
+    whole = run_sequence(cfg_of(four, tmp_path/'whole', tasks=4, look_every=3), progress=False)
+    part = run_sequence(cfg_of(four, tmp_path/'part', tasks=4, until=3, look_every=3), progress=False)
+    assert [o['task'] for o in part.lines] == [0, 1, 2, 3] and part.lines == whole.lines[:4]
+    looked = [o['task'] for o in whole.lines if o['means']['error']]
+    assert looked == [1, 3, 4]   # the first task's pictures are at hand anyway
+
 def test_rows_of_other_classes_stay(four, tmp_path, monkeypatch):
     heads, task = [], Sequence.task
     def watched(self, t):
@@ -100,7 +107,7 @@ def test_every_row_runs(four, tmp_path):
         assert is_done(tmp_path/row)
 
 def test_wrong_settings_and_folders_are_said_in_a_sentence(four, tmp_path):
-    for name in ('tasks', 'sigma', 'lr'):
+    for name in ('tasks', 'until', 'look_every', 'sigma', 'lr'):
         wrong, words = {name: 0}, f'{name} is 0'
         with pytest.raises(ValueError) as error: cfg_of(four, tmp_path/'x', **wrong).check()
         assert words in one_line(error)

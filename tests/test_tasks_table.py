@@ -4,9 +4,9 @@ import json, math
 import pytest
 
 from sae_ft.plumbing.files import write_json
-from sae_ft.tasks_methods import TASK_METHODS
-from sae_ft.tasks_run import Sequenced
-from sae_ft.tasks_table import STRENGTHS, benchmark, best_strength, candidates, copy_records, folder_of
+from sae_ft.tasks_methods import READOUTS, TASK_METHODS
+from sae_ft.tasks_run import Sequenced, TaskConfig
+from sae_ft.tasks_table import CHOICES, benchmark, candidates, choose, copy_records, folder_of
 from sae_ft.tasks_table import incremental, numbers, read_benchmark, seed_interval, sentences, table_of
 from sae_ft import tasks_table
 
@@ -48,48 +48,62 @@ def test_a_table_has_a_row_a_readout_the_best_first(tmp_path):
     said = sentences(found)
     assert len(said) == 5 and all('CKA' in o and '% of features preserved' in o for o in said)
 
-def test_the_best_on_validation_is_chosen_once_and_written_down(tmp_path, monkeypatch):
-    asked = []
+def judged(settings):
+    "Made-up accuracies: best at lr 1e-4, lam 3, sigma .4 and wise_alpha .2."
+    best = dict(lr=1e-4, lam=3., sigma=.4, wise_alpha=.2)
+    return .5 + sum(.1 for k, v in best.items() if settings.get(k) == v)
+
+@pytest.fixture
+def made(monkeypatch):
+    "Names of the sequences that were made, none of which takes any time."
+    names = []
     def sequence_of(root, row, seed, settings, **other):
-        asked.append((row, seed, settings))
-        return made_up(folder_of(tmp_path, row, seed, settings), .8 if settings['lam'] == 3. else .5)
+        folder = folder_of(root, row, seed, settings)
+        if folder.exists(): return Sequenced(folder)
+        names.append(folder.name)
+        return made_up(folder, judged(settings))
     monkeypatch.setattr(tasks_table, 'sequence_of', sequence_of)
+    return names
+
+def test_the_best_on_validation_is_chosen_and_written_down(tmp_path, made):
+    def several(wanted): return [tasks_table.sequence_of(tmp_path, *o) for o in wanted]
     for _ in range(2):
-        best = best_strength(tmp_path, 'l2-first', dict(sigma=.2), STRENGTHS, limit=9)
-        assert best == dict(sigma=.2, lam=3.)
-    assert len(asked) == 4 and {seed for _, seed, _ in asked} == {0}
+        best = choose(tmp_path, ['l2-first', 'joint', 'zero-shot'], dict(sigma=.2), CHOICES, several)
+        assert best == {'l2-first': dict(sigma=.2, lr=1e-4, lam=3.), 'joint': dict(sigma=.2, lr=1e-4),
+                        'zero-shot': dict(sigma=.2)}
+    assert len(made) == 3 + 4 + 3 and all('-seed0-' in o for o in made)
     written = json.loads((tmp_path/'chosen-l2-first.json').read_text())
-    assert 'validation' in written['by'] and len(written['scores']) == 4
-    assert best_strength(tmp_path, 'joint', dict(sigma=.2), STRENGTHS) == dict(sigma=.2)
-    write_json(tmp_path/'chosen-sequential.json', dict(settings=dict(sigma=.2)))
+    assert written['settings'] == best['l2-first']
+    said = [(o['setting'], o['by'], len(o['tried'])) for o in written['choices']]
+    assert said == [('lr', 'head', 3), ('lam', 'head', 4)]
     (tmp_path/'begun').mkdir()
     write_json(tmp_path/'begun'/'sequence.json', {})
     copy_records(tmp_path, tmp_path/'records')
     for root in (tmp_path, tmp_path/'records'):
         found = read_benchmark(root)
         assert (root/'begun').exists() == (root == tmp_path)
-        assert list(found) == ['l2-first'] and incremental(found['l2-first'][0]) == pytest.approx(.75)
+        assert list(found) == ['l2-first', 'joint']
+        assert incremental(found['l2-first'][0]) == pytest.approx(.65)
 
-def test_an_executor_makes_what_is_tried_and_then_all_seeds(tmp_path, monkeypatch, capsys):
-    "Five widths for drift compensation at once, then what two rows try, then two seeds of each."
-    at_once, made = [], set()
+def test_an_executor_makes_what_is_tried_and_then_all_seeds(tmp_path, made, capsys):
+    "Rates and widths of sequential tuning; rates, then strengths, of two rows; then two seeds of each."
+    at_once = []
     class Several:
         def map(self, f, *args):
             at_once.append(len(args[0]))
             return map(f, *args)
-    def sequence_of(root, row, seed, settings, **other):
-        folder = folder_of(root, row, seed, settings)
-        if folder in made: return Sequenced(folder)
-        made.add(folder)
-        return made_up(folder, .8 if settings.get('wise_alpha') == .5 else .4 + settings['sigma']/10)
-    monkeypatch.setattr(tasks_table, 'sequence_of', sequence_of)
     table = benchmark(tmp_path, seeds=(0, 1), rows=('wise', 'joint'), executor=Several())
-    assert at_once == [5, 4, 4] and list(table.index) == ['wise', 'wise-sdc', 'joint']
-    assert {o.name for o in made if o.name.startswith(('wise', 'joint'))} == {
-        'wise-seed0-sigma1.6-wise_alpha0.3', 'wise-seed0-sigma1.6-wise_alpha0.5', 'joint-seed0-sigma1.6',
-        'wise-seed0-sigma1.6-wise_alpha0.7', 'wise-seed1-sigma1.6-wise_alpha0.5', 'joint-seed1-sigma1.6'}
-    assert "wise: 2 seeds, {'sigma': 1.6, 'wise_alpha': 0.5}" in capsys.readouterr().out
+    assert at_once == [3, 4, 3 + 3, 5, 4] and list(table.index) == ['wise', 'wise-sdc', 'joint']
+    whole = {o for o in made if 'until' not in o}
+    assert whole == {f'{row}-seed{seed}-lr0.0001-sigma0.4{more}' for seed in (0, 1)
+                     for row, more in (('wise', '-wise_alpha0.2'), ('joint', ''))}
+    assert all('-until5' in o for o in set(made) - whole) and len(made) == 3 + 4 + 6 + 5 + 4
+    assert "wise: 2 seeds, {'sigma': 0.4, 'lr': 0.0001, 'wise_alpha': 0.2}" in capsys.readouterr().out
 
-def test_strengths_are_of_rows_and_settings():
-    assert set(STRENGTHS) <= set(TASK_METHODS)
-    assert candidates('macil')[0] == dict(lam=.03) and candidates('zero-shot') == [{}]
+def test_choices_are_of_rows_and_settings():
+    assert set(CHOICES) == set(TASK_METHODS) - {'zero-shot'}
+    assert candidates('macil', 1, {})[0] == dict(lam=.1) and candidates('zero-shot', 0, {}) == []
+    for row, each in CHOICES.items():
+        for setting, values, readout in each:
+            assert setting in TaskConfig.__dataclass_fields__ and readout in READOUTS
+            assert list(values) == sorted(set(values))
