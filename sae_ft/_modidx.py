@@ -1715,7 +1715,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'sae_ft.tasks_table': { 'sae_ft.tasks_table._lam': ('tasks_table.html#_lam', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.benchmark': ('tasks_table.html#benchmark', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.candidates': ('tasks_table.html#candidates', 'sae_ft/tasks_table.py'),
-                                    'sae_ft.tasks_table.choose': ('tasks_table.html#choose', 'sae_ft/tasks_table.py'),
+                                    'sae_ft.tasks_table.choose_settings': ('tasks_table.html#choose_settings', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.copy_records': ('tasks_table.html#copy_records', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.folder_of': ('tasks_table.html#folder_of', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.incremental': ('tasks_table.html#incremental', 'sae_ft/tasks_table.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'mean_of', 'incremental', 'numbers', 'seed_interval', 'table_of', 'sentences', 'candidates', 'folder_of',
-           'sequence_of', 'choose', 'benchmark', 'read_benchmark', 'copy_records']
+           'sequence_of', 'choose_settings', 'benchmark', 'read_benchmark', 'copy_records']
 
 # %% ../nbs/12_tasks_table.ipynb #ttb00003
 import math, shutil
@@ -121,7 +121,7 @@ def sequence_of(root, row, seed, settings, **other):
     how = dict(other, sequence=row, seed=seed, out_dir=str(folder)) | settings
     return run_sequence(TaskConfig(**how), progress=False)
 
-def choose(
+def choose_settings(
     root,              # of the benchmark
     rows: list,        # of TASK_METHODS
     base: dict,        # settings of all of them
@@ -160,9 +160,9 @@ def benchmark(
         return list((executor.map if executor else map)(run, *zip(*wanted)))
     def begun(wanted):  # as far as a choice needs them
         return made([(row, seed, o | dict(until=until or ceil(tasks/2))) for row, seed, o in wanted])
-    best = choose(root, ['sequential'], {}, choices, begun)
+    best = choose_settings(root, ['sequential'], {}, choices, begun)
     widths = {k: v for k, v in best['sequential'].items() if k == 'sigma'}  # of drift compensation, for all
-    best |= choose(root, [o for o in rows if o != 'sequential'], widths, choices, begun)
+    best |= choose_settings(root, [o for o in rows if o != 'sequential'], widths, choices, begun)
     every = iter(made([(row, seed, best[row]) for row in rows for seed in seeds]))
     found = {row: [next(every) for _ in seeds] for row in rows}
     for row in rows: print(f'{row}: {len(seeds)} seeds, {best[row]}')

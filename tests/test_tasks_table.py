@@ -6,8 +6,8 @@ import pytest
 from sae_ft.plumbing.files import write_json
 from sae_ft.tasks_methods import READOUTS, TASK_METHODS
 from sae_ft.tasks_run import Sequenced, TaskConfig
-from sae_ft.tasks_table import CHOICES, benchmark, candidates, choose, copy_records, folder_of
-from sae_ft.tasks_table import incremental, numbers, read_benchmark, seed_interval, sentences, table_of
+from sae_ft.tasks_table import CHOICES, benchmark, candidates, choose_settings, copy_records
+from sae_ft.tasks_table import folder_of, incremental, numbers, read_benchmark, seed_interval, sentences, table_of
 from sae_ft import tasks_table
 
 def answers(v):
@@ -68,7 +68,8 @@ def made(monkeypatch):
 def test_the_best_on_validation_is_chosen_and_written_down(tmp_path, made):
     def several(wanted): return [tasks_table.sequence_of(tmp_path, *o) for o in wanted]
     for _ in range(2):
-        best = choose(tmp_path, ['l2-first', 'joint', 'zero-shot'], dict(sigma=.2), CHOICES, several)
+        rows = ['l2-first', 'joint', 'zero-shot']
+        best = choose_settings(tmp_path, rows, dict(sigma=.2), CHOICES, several)
         assert best == {'l2-first': dict(sigma=.2, lr=1e-4, lam=3.), 'joint': dict(sigma=.2, lr=1e-4),
                         'zero-shot': dict(sigma=.2)}
     assert len(made) == 3 + 4 + 3 and all('-seed0-' in o for o in made)
