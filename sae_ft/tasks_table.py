@@ -91,7 +91,7 @@ _RATE = 'lr', [3e-5, 1e-4, 3e-4], 'head'
 def _lam(*values): return [_RATE, ('lam', values, 'head')]
 
 CHOICES = {  # row of TASK_METHODS -> what is chosen, one after the other: (setting, values, judging readout)
-    'sequential': [_RATE, ('sigma', [.1, .2, .4, .8], 'moved')],
+    'sequential': [_RATE, ('sigma', [.1, .2, .4, .8, 1.6, 3.2], 'moved')],
     'wise': [_RATE, ('wise_alpha', [.1, .2, .3, .5, .7], 'head')],
     **{o: _lam(1., 3., 10., 30.) for o in ('l2-first', 'l2-previous')},
     **{o: _lam(50., 150., 500., 1500.) for o in ('ldifs-first', 'ldifs-previous')},
