@@ -18,7 +18,9 @@ def steered_mean(
     tau: float,            # temperature, above 0
 ) -> torch.Tensor:         # scalar
     "tau log mean exp(excess/tau) (Wei et al. 2025, the dual of the KL-constrained robust risk)."
-    return tau*(torch.logsumexp(excess/tau, 0) - math.log(len(excess)))
+    worst = excess.detach().amax()
+    above = torch.expm1((excess - worst)/tau).mean()  # from -1 to 0; a logarithm of it loses no digits
+    return worst + tau*torch.log1p(above)
 
 class DRRho(nn.Module):
     "Cross-entropy, in which a picture weighs more the more it exceeds that of the frozen classifier."

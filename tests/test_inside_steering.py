@@ -61,8 +61,9 @@ def test_a_neuron_is_set_in_every_token(classifier):
     def look(h): seen.append((h, set_it(h)))
     with torch.no_grad(), Hooks(classifier.visual, {name: look}): classifier.encode(torch.randn(2, 3, 16, 16))
     (h, new), = seen
-    assert (new[..., 5] == 4).all() and torch.equal(new[..., :5], h[..., :5]) and torch.equal(new[..., 6:],
-                                                                                              h[..., 6:])
+    assert torch.allclose(new[..., 5], torch.tensor(4.), rtol=1e-6, atol=0)  # h + (4 - h) may round
+    others = [i for i in range(16) if i != 5]
+    assert torch.equal(new[..., others], h[..., others])
 
 def test_activations_replaced_by_themselves_change_no_logit(classifier):
     x = torch.randn(2, 3, 16, 16)
