@@ -9,7 +9,7 @@ from tiny_clip import random_vit_b32
 def weights(tmp_path_factory): return random_vit_b32(tmp_path_factory.mktemp('b32'))
 
 @pytest.mark.parametrize('name, limit', [
-    ('11_inside_saes', 8), ('11_inside_steering', 2), ('11_inside_suppression', 4), ('11_inside_words', 2)])
+    ('11_inside_saes', 8), ('11_inside_steering', 2), ('11_inside_suppression', 2), ('11_inside_words', 2)])
 def test_a_notebook_runs_on_vit_b32(name, limit, weights, tmp_path):
     done = papermill.execute_notebook(
         ROOT/'nbs'/f'{name}.ipynb', tmp_path/'out.ipynb', cwd=str(tmp_path), progress_bar=False,
