@@ -29,7 +29,7 @@ from .plumbing.files import Journal, belongings, lock, read_json, write_json, wr
 from .plumbing.resume import Checkpoint
 from .plumbing.threads import same_threads
 from .runs import clear_up, read_metrics
-from .settings import Config
+from .settings import RULES, Config, number_from, or_none, whole_from
 from .tasks import Among, Statistics, task_groups, task_suite
 from .tasks_measures import accuracy_by_task, share
 from .tasks_methods import READOUTS, Task, get_task_method
@@ -44,6 +44,8 @@ class TaskConfig(Config):
     sigma: float = .2                   # width of drift compensation, for embeddings of length one
     until: Optional[int] = None         # tasks to learn; None: all
     look_every: int = 1                 # tasks between two looks at what takes long, see below
+    rules = RULES | dict(tasks=whole_from(1), sigma=number_from(0, above=True), until=or_none(whole_from(1)),
+                         look_every=whole_from(1))
 
     def __post_init__(self):
         self.method = get_task_method(self.sequence).method
@@ -51,17 +53,12 @@ class TaskConfig(Config):
 
     def check(self):
         "As that of a run."
-        for name in ('tasks', 'look_every', *(['until'] if self.until is not None else [])):
-            v = getattr(self, name)
-            if not isinstance(v, int) or isinstance(v, bool) or v < 1:
-                raise ValueError(f'{name} is {v!r}: it must be a whole number, 1 or more.')
-        if not isinstance(self.sigma, (int, float)) or not self.sigma > 0:
-            raise ValueError(f'sigma is {self.sigma!r}: it must be a number above 0.')
+        super().check()
         if self.num_processes != 1:
             raise ValueError('a sequence of tasks works in one process: leave num_processes at 1.')
         if self.lam == 'auto': raise ValueError('lam auto is for one task: give a number for a sequence.')
         if get_task_method(self.sequence).trainable == 'lora': needs_peft()
-        return super().check()
+        return self
 
     def name(self): return f'{self.sequence}-T{self.tasks}-{super().name()}'
 

@@ -1,11 +1,11 @@
 "Settings and their rules."
 import math
-from dataclasses import fields
+from dataclasses import dataclass, fields
 
 import pytest
 
 from sae_ft.methods import METHODS
-from sae_ft.settings import RULES, Config, advice, alphas
+from sae_ft.settings import RULES, Config, advice, alphas, number_from, or_none, whole_from
 from tiny_runs import one_line
 
 WRONG = [
@@ -84,3 +84,14 @@ def test_rows_with_a_feature_term_are_those_of_sae_ft():
     named = {k for k in METHODS if k.removeprefix('lp-').startswith('sae-ft')}
     assert {k for k, m in METHODS.items() if m.feature} == named
     assert all(m.regulariser for m in METHODS.values() if m.feature)
+
+def test_a_subclass_has_rules_of_its_own():
+    @dataclass
+    class More(Config):
+        turns: int = 1
+        rules = RULES | dict(turns=or_none(whole_from(1)), lr=number_from(0, 1e-3))
+    assert More(turns=None).check().turns is None and 'rules' not in {f.name for f in fields(More)}
+    for wrong in (dict(turns=0), dict(turns=True), dict(lr=1e-2), dict(k=0)):
+        name = next(iter(wrong))
+        with pytest.raises(ValueError, match=f'^{name} is .*: it must be '): More(**wrong).check()
+    assert Config(lr=1e-2).check()

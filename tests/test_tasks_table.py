@@ -6,8 +6,8 @@ import pytest
 from sae_ft.plumbing.files import write_json
 from sae_ft.tasks_methods import READOUTS, TASK_METHODS
 from sae_ft.tasks_run import Sequenced, TaskConfig
-from sae_ft.tasks_table import CHOICES, benchmark, choose_settings, copy_records, folder_of
-from sae_ft.tasks_table import incremental, next_values, numbers, read_benchmark, seed_interval, sentences, table_of
+from sae_ft.tasks_table import CHOICES, benchmark, choose_settings, copy_records, folder_of, incremental
+from sae_ft.tasks_table import next_values, numbers, read_benchmark, seed_interval, sentences, table_of
 from sae_ft import tasks_table
 
 def answers(v):
