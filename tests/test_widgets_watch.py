@@ -4,6 +4,7 @@ import asyncio, json, shutil, subprocess, sys, time
 import pytest
 
 from sae_ft import widgets, widgets_watch
+from sae_ft.plumbing.files import paths_in
 from sae_ft.runs import load_run
 from sae_ft.widgets_watch import RunWatch, compare_runs, settings_apart, sparkline, standing, watch
 from tiny_runs import TINY, done, one_line  # noqa: F401
@@ -29,6 +30,19 @@ def test_a_run_in_another_process_is_watched_to_its_end(tmp_path):
     assert process.returncode == 0 and widget.finished and 'Finished, after' in widget.out.value
     assert {'Fine-tuning: step', 'left.', '<img'} <= seen
     assert not (folder/'checkpoint').exists() and load_run(folder).results  # the watcher left nothing there
+
+def test_files_that_go_while_it_looks(done, tmp_path, monkeypatch):
+    folder = shutil.copytree(done.folder, tmp_path/'run')
+    newest = max(o.stat().st_mtime for o in folder.iterdir())
+    (folder/'checkpoint').mkdir()
+    (folder/'checkpoint'/'sae-before.safetensors').write_text('')
+    def listed_before_they_go(path):
+        found = paths_in(path)
+        shutil.rmtree(folder/'checkpoint', ignore_errors=True)
+        return found
+    monkeypatch.setattr(widgets_watch, 'paths_in', listed_before_they_go)
+    assert widgets_watch.last_written(folder) == newest and not (folder/'checkpoint').exists()
+    assert widgets_watch.last_written(tmp_path/'nowhere') == 0
 
 def test_it_follows_where_a_page_is_open_and_stops_at_the_end(done, tmp_path, monkeypatch):
     folder = shutil.copytree(done.folder, tmp_path/'run')

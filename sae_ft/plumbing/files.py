@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLAIM', 'PATIENCE', 'write_whole', 'digest', 'write_tensors', 'read_tensors', 'shapes', 'check_fit', 'parse',
            'sealed', 'unsealed', 'read_json', 'write_json', 'Journal', 'FolderTaken', 'end_without_claim', 'Lock',
-           'lock', 'belongings', 'check_plain']
+           'lock', 'belongings', 'paths_in', 'check_plain']
 
 # %% ../../nbs/plumbing/03_files.ipynb #8a9bd4e3
 import errno, hashlib, json, os, shutil, signal, zlib
@@ -299,11 +299,17 @@ def belongings(
     found = Path(folder).iterdir() if Path(folder).is_dir() else [Path(folder)]
     return [o for o in found if not o.name.startswith(('.lock', '.claim')) and o.suffix != '.part']
 
+def paths_in(
+    folder: Path,  # in which another process may work
+) -> list:         # folders and files at any depth; what goes meanwhile may or may not be among them
+    "All that a folder holds."
+    return [Path(at)/o for at, folders, files in os.walk(folder) for o in (*folders, *files)]
+
 def check_plain(
     folder: Path,  # of a run, perhaps a stranger's
 ):
     "Raises ValueError if something in the folder is a link: another place would be read or written."
-    for o in folder.rglob('*'):
+    for o in paths_in(folder):
         if o.is_symlink():
             raise ValueError(
                 f"'{o}' is a link: a run folder holds plain files only, "
