@@ -94,13 +94,17 @@ TASK_METHODS = {m.name: m for m in [
     TaskMethod('wise', 'half-way back to the model before the task, after each', 'wise-ft', 'previous',
                wise=.5),
     TaskMethod('l2-first', 'unit embeddings stay near those of the first model', 'l2'),
-    TaskMethod('l2-previous', '... of the model before the task', 'l2', 'previous'),
+    TaskMethod('l2-previous', 'unit embeddings stay near those of the model before the task', 'l2',
+               'previous'),
     TaskMethod('ldifs-first', 'activations stay near those of the first model', 'ldifs'),
-    TaskMethod('ldifs-previous', '... of the model before the task', 'ldifs', 'previous'),
+    TaskMethod('ldifs-previous', 'activations stay near those of the model before the task', 'ldifs',
+               'previous'),
     TaskMethod('sae-first', 'no feature of the first model switches on, against the first model', 'sae-ft',
                sae='first'),
-    TaskMethod('sae-previous', '... against the model before the task', 'sae-ft', 'previous', 'first'),
-    TaskMethod('sae-new', '... with an SAE of that model too', 'sae-ft', 'previous', 'new'),
+    TaskMethod('sae-previous', 'no feature of the first model switches on, against the model before the task',
+               'sae-ft', 'previous', 'first'),
+    TaskMethod('sae-new', 'no feature of the model before the task switches on, against that model', 'sae-ft',
+               'previous', 'new'),
     TaskMethod('macil', 'adapters, distances within classes kept, head aligned on stored Gaussians', 'ft',
                'previous', trainable='lora', objective=macil, after=aligned, covariances=True),
     TaskMethod('drrho', 'pictures that the first model knows better weigh more', 'drrho'),
@@ -134,8 +138,9 @@ READOUTS = {  # (classifier, Statistics, z (N, d), class numbers to choose from)
 
 BENCHMARK = {  # row of the benchmark -> (row of TASK_METHODS, row of READOUTS)
     **{k: (k, 'head') for k in TASK_METHODS},
+    'frozen-ncm': ('zero-shot', 'stale'),   # nothing moves, so nothing is stale
     'ncm': ('sequential', 'stale'),
     'sdc': ('sequential', 'moved'),
     'wise-sdc': ('wise', 'moved'),
-    'sae-first-sdc': ('sae-first', 'moved'),
+    **{f'{o}-first-sdc': (f'{o}-first', 'moved') for o in ('l2', 'ldifs', 'sae')},
     'macil-means': ('macil', 'moved')}

@@ -55,7 +55,8 @@ def seed_interval(
     values: list,   # one a seed
 ) -> str:           # 'mean ± half of a 95 % interval', the mean alone for one seed
     "A cell of the table, by Student's t."
-    v = pd.Series(values, dtype=float)
+    v = pd.Series(values, dtype=float).round(6).dropna()  # below that are rounding errors
+    if v.empty: return '-'
     if len(v) < 2: return f'{v.mean():.3g}'
     return f'{v.mean():.3g} ± {student.ppf(.975, len(v) - 1)*v.std()/math.sqrt(len(v)):.2g}'
 
@@ -79,7 +80,9 @@ def sentences(
     "What each row does to drift."
     def say(name, row, readout):
         v = pd.DataFrame([numbers(o, readout) for o in found[row]]).mean()
-        return (f"{name} ({TASK_METHODS[row].doc}): CKA with the first model {v['CKA']:.2f}, "
+        how = dict(head=TASK_METHODS[row].doc, stale=f'models of {row}, nearest stored mean',
+                   moved=f'models of {row}, nearest compensated mean')[readout]
+        return (f"{name} ({how}): CKA with the first model {v['CKA']:.2f}, "
                 f"FVU {v['FVU']:.2f}, {100*v['preserved']:.0f} % of features preserved; stored means are "
                 f"off by {v['means off, stale']:.3f}, compensated by {v['means off, moved']:.3f}; forgetting "
                 f"{v['forgetting']:.1f} points at {v['average incremental']:.1f} % average incremental "

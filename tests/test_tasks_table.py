@@ -19,7 +19,7 @@ def test_numbers_by_hand(tmp_path):
 
 def test_intervals_are_students():
     assert seed_interval([1., 2., 3.]) == '2 ± 2.5' and seed_interval([4.]) == '4'
-    assert seed_interval([.5, .5]) == '0.5 ± 0'
+    assert seed_interval([.5, .5]) == '0.5 ± 0' and seed_interval([2e-10, 3e-10]) == '0 ± 0'
 
 def test_a_table_has_a_row_a_readout_the_best_first(tmp_path):
     found = dict(sequential=[made_up(tmp_path/f's{i}', .5 + i/10) for i in range(2)],
@@ -28,6 +28,7 @@ def test_a_table_has_a_row_a_readout_the_best_first(tmp_path):
     assert list(table.index) == ['wise', 'wise-sdc', 'sequential', 'ncm', 'sdc'] and set(table.seeds) == {2}
     said = sentences(found)
     assert len(said) == 5 and all('CKA' in o and '% of features preserved' in o for o in said)
+    assert said[2].startswith('ncm (models of sequential, nearest stored mean)')
 
 def judged(settings):
     "Made-up accuracies: best at lr 1e-4, lam 3, sigma .4 and wise_alpha .2."
