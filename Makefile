@@ -46,7 +46,7 @@ prepare: export map readme test  ## all of it, before a commit
 # notebooks whose tables and figures come from the records of runs
 REMADE = 06_drift 07_shifts 07_shifts_figures 07_shifts_paired 07_shifts_paths 07_shifts_heads 07_shifts_robustness \
          11_inside_activations 11_inside_conceptors 11_inside_saes 11_inside_steering 11_inside_suppression \
-         11_inside_words 11_paper 11_paper_records 12_tasks_results index
+         11_inside_words 11_paper 11_paper_records 12_tasks_ten index
 
 paper:  ## remake every table and figure: the grid of runs (hours; goes on where it stopped), then the notebooks
 	$(PYTHON) -c "from sae_ft.paper import paper; print(paper(workers=$(WORKERS)))"

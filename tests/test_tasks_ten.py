@@ -4,7 +4,7 @@ import pytest
 from fake_sequences import made_up
 from sae_ft.plumbing.files import write_json
 from sae_ft.tasks_methods import BENCHMARK, TASK_METHODS
-from sae_ft.tasks_results import FAMILIES, choices_of, differences, plot_against_drift, plot_seen, seen_so_far
+from sae_ft.tasks_ten import FAMILIES, choices_of, plot_against_drift, plot_seen, seed_differences, seen_so_far
 
 @pytest.fixture
 def found(tmp_path):
@@ -13,17 +13,17 @@ def found(tmp_path):
                 wise=[run('w', i, .49 + i/10 + i/100) for i in (2, 0, 1)])  # in whatever order
 
 def test_differences_are_of_the_same_seeds(found):
-    table = differences(found)
+    table = seed_differences(found)
     assert list(table.index) == ['wise', 'ncm', 'sdc', 'wise-sdc']
     means = [o.split(' ± ')[0] for o in table['average incremental']]
     assert means == ['10', '-1', '-2', '8']
     assert table.loc['wise', 'average incremental'] == '10 ± 2.5'  # of 9, 10 and 11
-    assert differences(found, 'wise').loc['sequential', 'average incremental'] == '-10 ± 2.5'
-    with pytest.raises(KeyError): differences(found, 'joint')
+    assert seed_differences(found, 'wise').loc['sequential', 'average incremental'] == '-10 ± 2.5'
+    with pytest.raises(KeyError): seed_differences(found, 'joint')
 
 def test_seeds_that_only_one_has_are_left_out(found):
     found['wise'] = found['wise'][:1]
-    assert differences(found).loc['wise', 'average incremental'] == '11'
+    assert seed_differences(found).loc['wise', 'average incremental'] == '11'
 
 def test_accuracy_of_classes_seen_is_a_mean_over_seeds(found):
     assert seen_so_far(found, 'sequential') == pytest.approx([50, 60])
