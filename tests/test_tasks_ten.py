@@ -4,7 +4,8 @@ import pytest
 from fake_sequences import made_up
 from sae_ft.plumbing.files import write_json
 from sae_ft.tasks_methods import BENCHMARK, TASK_METHODS
-from sae_ft.tasks_ten import FAMILIES, choices_of, plot_against_drift, plot_seen, seed_differences, seen_so_far
+from sae_ft.tasks_ten import FAMILIES, choices_of, plot_against_drift, plot_seen
+from sae_ft.tasks_ten import seed_differences, seen_so_far
 
 @pytest.fixture
 def found(tmp_path):
