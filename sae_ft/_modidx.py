@@ -1724,6 +1724,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'sae_ft.tasks_table.next_values': ('tasks_table.html#next_values', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.numbers': ('tasks_table.html#numbers', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.read_benchmark': ('tasks_table.html#read_benchmark', 'sae_ft/tasks_table.py'),
+                                    'sae_ft.tasks_table.read_chosen': ('tasks_table.html#read_chosen', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.seed_interval': ('tasks_table.html#seed_interval', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.sentences': ('tasks_table.html#sentences', 'sae_ft/tasks_table.py'),
                                     'sae_ft.tasks_table.sequence_of': ('tasks_table.html#sequence_of', 'sae_ft/tasks_table.py'),

@@ -290,6 +290,7 @@ class Sequenced:
         about = read_json(self.folder/'sequence.json')
         self.settings, self.classnames, self.kinds = (about[k] for k in ('settings', 'classnames', 'kinds'))
         *self.lines, self.end = read_metrics(folder)
+        self.id = next(k for k, kind in self.kinds.items() if kind == 'id')  # the split in distribution
 
     def matrix(self, readout='head'):  # -> rows 0 to T of T accuracies
         return [o['answers'][readout]['row'] for o in self.lines]

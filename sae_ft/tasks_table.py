@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'mean_of', 'incremental', 'numbers', 'seed_interval', 'table_of', 'sentences', 'next_values', 'folder_of',
-           'sequence_of', 'climb', 'choose_settings', 'benchmark', 'read_benchmark', 'copy_records']
+           'sequence_of', 'climb', 'choose_settings', 'benchmark', 'read_chosen', 'read_benchmark', 'copy_records']
 
 # %% ../nbs/12_tasks_table.ipynb #ttb00003
 import math, shutil
@@ -43,9 +43,9 @@ def numbers(
     R, last, kinds = done.matrix(readout), done.lines[-1], done.kinds
     answers = last['answers'][readout]
     def kind(name): return 100*mean_of(v for k, v in answers['all'].items() if kinds.get(k) == name)
-    at = next(k for k, v in kinds.items() if v == 'id')
     error = last['means']['error']
-    return {'average incremental': 100*incremental(done, readout, at), 'last': 100*answers['all'][at],
+    return {'average incremental': 100*incremental(done, readout, done.id),
+            'last': 100*answers['all'][done.id],
             'forgetting': 100*forgetting(R), 'tasks to come': 100*to_come(R), 'near': kind('near'),
             'far': kind('far'), 'unseen concepts': 100*mean_of(last['transfer'].values()),
             'CKA': last['drift']['cka'], 'FVU': last['drift']['fvu'], 'preserved': last['drift']['preserved'],
@@ -185,16 +185,20 @@ def benchmark(
     (Path(root)/'sentences.txt').write_text('\n'.join(sentences(found)) + '\n')
     return table
 
+def read_chosen(
+    root,           # of `benchmark`, or a folder of records
+) -> dict:          # row of TASK_METHODS -> dict(settings, choices), of rows that chose
+    "What was chosen, and what was tried for it."
+    files = {row: Path(root)/f'chosen-{row}.json' for row in TASK_METHODS}
+    return {row: read_json(o) for row, o in files.items() if o.is_file()}
+
 def read_benchmark(
     root,           # of `benchmark`, or a folder of records
 ) -> dict:          # row of TASK_METHODS -> list of Sequenced; only chosen strengths, in order of seeds
     "What is done of a benchmark."
     found = {}
-    for row in TASK_METHODS:
-        file = Path(root)/f'chosen-{row}.json'
-        if not file.is_file(): continue
-        best = read_json(file)['settings']
-        names = [folder_of(root, row, seed, best) for seed in range(100)]
+    for row, o in read_chosen(root).items():
+        names = [folder_of(root, row, seed, o['settings']) for seed in range(100)]
         if there := [o for o in names if is_done(o)]: found[row] = [Sequenced(o) for o in there]
     return found
 

@@ -6,16 +6,12 @@
 __all__ = ['FAMILIES', 'choices_of', 'seed_differences', 'seen_so_far', 'plot_seen', 'plot_against_drift']
 
 # %% ../nbs/12_tasks_ten.ipynb #tre00003
-import math
-from pathlib import Path
-
 import pandas as pd
 
-from .plumbing.files import read_json
 from .plumbing.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, YELLOW, figure, labels_at_ends
 from .plumbing.style import labels_beside
 from .tasks_methods import BENCHMARK, TASK_METHODS
-from .tasks_table import mean_of, numbers, seed_interval
+from .tasks_table import mean_of, numbers, read_chosen, seed_interval
 
 # %% ../nbs/12_tasks_ten.ipynb #tre00006
 def choices_of(
@@ -23,9 +19,8 @@ def choices_of(
 ) -> pd.DataFrame:     # a row a choice: row, setting, chosen, tried (text), inside
     "What each row chose, and whether it lies between values that are worse."
     made = []
-    for name in TASK_METHODS:
-        file = Path(root)/f'chosen-{name}.json'
-        for o in read_json(file)['choices'] if file.is_file() else []:
+    for name, found in read_chosen(root).items():
+        for o in found['choices']:
             best = max(range(len(o['tried'])), key=lambda i: o['tried'][i][1])
             tried = ', '.join(f'{v:g}: {100*score:.1f}' for v, score in o['tried'])
             made.append(dict(row=name, setting=o['setting'], chosen=o['tried'][best][0], tried=tried,
@@ -62,9 +57,7 @@ def seen_so_far(
 ) -> list:                  # after each task, in per cent: a mean over seeds
     "Accuracy over classes seen, on test pictures in distribution."
     row, readout = BENCHMARK[name]
-    def at(done, line):
-        return line['answers'][readout]['seen'][next(k for k, v in done.kinds.items() if v == 'id')]
-    each = [[at(o, line) for line in o.lines[1:]] for o in found[row]]
+    each = [[line['answers'][readout]['seen'][o.id] for line in o.lines[1:]] for o in found[row]]
     return [100*mean_of(o) for o in zip(*each)]
 
 def plot_seen(
@@ -99,8 +92,9 @@ def plot_against_drift(
     for row, each in found.items():
         v, c = pd.DataFrame([numbers(o) for o in each]), FAMILIES[row]
         ax.plot(v[drift], v[key], '.', c=c, alpha=.5)
-        ax.plot(v[drift].mean(), v[key].mean(), 'o', c=c, ms=8, mec='w')
-        ends.append((v[drift].mean(), v[key].mean(), row, c))
+        x, y = v[drift].mean(), v[key].mean()
+        ax.plot(x, y, 'o', c=c, ms=8, mec='w')
+        ends.append((x, y, row, c))
     ax.margins(.06)
     ax.set(xlabel=f'{drift} with the first model, after the last task', ylabel=f'{key} (%)')
     labels_beside(ax, ends)
